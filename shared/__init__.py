@@ -1,0 +1,19 @@
+"""What two or more functions use, in the order a record meets it.
+
+config      every setting, read once from the environment
+logs        one line per fact, text on a terminal and JSON elsewhere
+errors      the tree of failures; each knows its HTTP status
+events      the facts that travel: frozen, validated, each made from the last
+topics      contracts/topics.yaml: topics, consumers, dead-letter topics
+cloudevent  an HTTP request, read as CloudEvents in any of their modes
+problem     a failure as problem+json (RFC 9457)
+database    PostgreSQL: connections, transactions, errors translated at one border
+inbox       the claim that makes a repeated event have no second effect
+outbox      events staged in the transaction that caused them
+grouping    deliveries that arrive together share a transaction
+lease       the inbox of a function whose effect lies outside the database
+delivery    the pipe: request, claim, handler, outbox, commit, answer
+broker      Kafka: client settings, for the few who may speak to it
+telemetry   Prometheus metrics
+server      the process a function runs in: start, readiness, drain
+"""

@@ -1,0 +1,248 @@
+"""Every setting, read once from the environment into one frozen value; every fault is listed at once."""
+
+import functools
+import os
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, BaseModel, BeforeValidator, Field, SecretStr, ValidationError
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
+
+from shared import errors
+
+_DURATION = re.compile(r"(?:(\d+(?:\.\d+)?)h)?(?:(\d+(?:\.\d+)?)m)?(?:(\d+(?:\.\d+)?)s)?(?:(\d+)ms)?")
+_BROKERS_BY_APP_ENV = {"local": "localhost:19092", "docker": "kafka:9092"}
+_POSTGRES_BY_APP_ENV = {"local": "localhost:15432", "docker": "postgres:5432"}
+# librdkafka's own names, in environment spelling: KAFKA_SASL_USERNAME is sasl.username.
+_LIBRDKAFKA_PREFIXES = ("KAFKA_SECURITY_", "KAFKA_SASL_", "KAFKA_SSL_")
+_PER_CONSUMER = re.compile(
+    r"(?P<consumer>[A-Z][A-Z0-9_]*?)_(?P<name>POSTGRES_DSN|KAFKA_RETRY_MAX_ATTEMPTS|KAFKA_RETRY_BACKOFF_BASE)"
+)
+
+
+def seconds(text: object) -> float:
+    """A duration such as `10s`, `500ms`, `1m30s` or `2h` in seconds; a bare number is seconds. Raises ValueError."""
+    if isinstance(text, int | float) and not isinstance(text, bool):
+        return float(text)
+    if not isinstance(text, str):
+        raise ValueError("must be a duration such as 10s, 500ms or 1m30s")
+    if re.fullmatch(r"\d+(\.\d+)?", text):
+        return float(text)
+    match = _DURATION.fullmatch(text)
+    if not text or match is None:
+        raise ValueError(f"must be a duration such as 10s, 500ms or 1m30s, not {text!r}")
+    hours, minutes, whole, milliseconds = (float(part or 0) for part in match.groups())
+    return hours * 3600 + minutes * 60 + whole + milliseconds / 1000
+
+
+def _brokers(text: str) -> str:
+    for address in text.split(","):
+        if not re.fullmatch(r"[^\s:,]+:\d{1,5}|\[[0-9a-fA-F:]+\]:\d{1,5}", address.strip()):
+            raise ValueError(f"must be host:port[,host:port…], and {address.strip()!r} is not host:port")
+    return ",".join(address.strip() for address in text.split(","))
+
+
+def _positive(value: float) -> float:
+    if value <= 0:
+        raise ValueError("must be longer than 0s")
+    return value
+
+
+Seconds = Annotated[float, BeforeValidator(seconds)]
+PositiveSeconds = Annotated[float, BeforeValidator(seconds), AfterValidator(_positive)]
+
+
+class Retry(BaseModel, frozen=True):
+    """How often and how late an event that failed by its own fault is tried again; None leaves it to the manifest."""
+
+    max_attempts: Annotated[int, Field(ge=0, le=100)] | None = None
+    backoff_base_s: PositiveSeconds | None = None
+
+
+class Settings(BaseSettings):
+    """The environment, checked whole. Secrets may come from a file named in NAME_FILE. Section 10 of the README lists all."""
+
+    model_config = SettingsConfigDict(frozen=True, extra="ignore", case_sensitive=False, env_ignore_empty=True)
+
+    app_env: Literal["local", "docker"] = "local"
+    log_level: Literal["debug", "info", "warning", "error"] = "info"
+    log_format: Literal["auto", "text", "json"] = "auto"
+
+    kafka_brokers: Annotated[str, AfterValidator(_brokers)] = Field(
+        default_factory=lambda known: _BROKERS_BY_APP_ENV[known.get("app_env", "local")]
+    )
+    kafka_topic: str = "test-topic"
+    kafka_security: dict[str, SecretStr] = Field(default_factory=dict)
+    kafka_retry_max_attempts: Annotated[int, Field(ge=0, le=100)] | None = None
+    kafka_retry_backoff_base: PositiveSeconds | None = None
+    kafka_unavailable_max: PositiveSeconds | None = None
+    retries: dict[str, Retry] = Field(default_factory=dict)
+    overrides: dict[str, str] = Field(default_factory=dict)
+
+    postgres_dsns: dict[str, SecretStr] = Field(default_factory=dict)
+    postgres_connections: Annotated[int, Field(ge=1, le=64)] = 2
+    postgres_connect_timeout: PositiveSeconds = 3.0
+    lock_timeout: PositiveSeconds = 0.5
+    statement_timeout: PositiveSeconds = 5.0
+    delivery_deadline: PositiveSeconds = 20.0
+
+    shutdown_timeout: Seconds = 10.0
+    drain_delay: Seconds = 0.0
+    delivery_token: SecretStr | None = None
+    event_bytes_max: Annotated[int, Field(ge=1024)] = 1 << 20
+    batch_bytes_max: Annotated[int, Field(ge=1024)] = 8 << 20
+    group_events_max: Annotated[int, Field(ge=1, le=5000)] = 500
+    queue_events_max: Annotated[int, Field(ge=1)] = 5000
+
+    assembly_duration: Seconds = 10.0
+    order_item_price_kopecks: Annotated[int, Field(ge=0, le=10**9)] = 10_000
+    idempotency_key_ttl: PositiveSeconds = 86_400.0
+
+    telegram_enabled: bool = False
+    telegram_bot_token: SecretStr | None = None
+    telegram_chat_id: str | None = None
+    telegram_timeout: PositiveSeconds = 5.0
+    telegram_url: str = "https://api.telegram.org"
+    notification_lease: PositiveSeconds = 15.0
+
+    dlq_archive_bucket: str | None = None
+    dlq_producer_timeout: PositiveSeconds = 5.0
+
+    relay_sweep_interval: PositiveSeconds = 5.0
+    relay_batch_rows: Annotated[int, Field(ge=1, le=2000)] = 500
+    relay_delivery_timeout: PositiveSeconds = 10.0
+
+    def model_post_init(self, _context: object) -> None:
+        """Refuse settings that only make sense together."""
+        faults = []
+        if self.telegram_enabled:
+            faults += [
+                f"{name}: is needed when TELEGRAM_ENABLED=true"
+                for name in ("TELEGRAM_BOT_TOKEN", "TELEGRAM_CHAT_ID")
+                if not getattr(self, name.lower())
+            ]
+        if self.telegram_timeout >= self.notification_lease:
+            faults.append("TELEGRAM_TIMEOUT: must be shorter than NOTIFICATION_LEASE, or a send outlives its lease")
+        if not self.lock_timeout < self.statement_timeout < self.delivery_deadline:
+            faults.append("STATEMENT_TIMEOUT: must lie between LOCK_TIMEOUT and DELIVERY_DEADLINE")
+        if faults:
+            raise errors.ConfigError(faults)
+
+    def postgres_dsn(self, consumer: str) -> str:
+        """The DSN of `consumer` (order, assembly, notification, dlq, relay, …): its own, else ORDER_POSTGRES_DSN, else the local default."""
+        found = self.postgres_dsns.get(consumer) or self.postgres_dsns.get("order")
+        if found is not None:
+            return found.get_secret_value()
+        return f"postgresql://order_user:order_password@{_POSTGRES_BY_APP_ENV[self.app_env]}/orders"
+
+    def retry(self, consumer: str) -> Retry:
+        """The retry settings of `consumer`, its own before the general ones."""
+        own = self.retries.get(consumer, Retry())
+        return Retry(
+            max_attempts=self.kafka_retry_max_attempts if own.max_attempts is None else own.max_attempts,
+            backoff_base_s=self.kafka_retry_backoff_base if own.backoff_base_s is None else own.backoff_base_s,
+        )
+
+    def override(self, setting: str, default: str) -> str:
+        """The value of a topic or group setting (`KAFKA_…_TOPIC`, `KAFKA_…_GROUP_ID`), else `default`."""
+        return self.overrides.get(setting, default)
+
+    def topic(self, event_type: str) -> str:
+        """The topic on which events of `event_type` travel: KAFKA_<EVENT_TYPE>_TOPIC, else the type itself."""
+        return self.override(f"KAFKA_{event_type.upper().replace('.', '_')}_TOPIC", event_type)
+
+    def kafka_client(self) -> dict[str, str]:
+        """librdkafka's settings for a connection: brokers and security, secrets in the clear."""
+        return {"bootstrap.servers": self.kafka_brokers} | {
+            key: value.get_secret_value() for key, value in self.kafka_security.items()
+        }
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Arguments first, then names with a part that varies, then the environment's plain names, then NAME_FILE."""
+        return init_settings, _Patterns(settings_cls), env_settings, _Files(settings_cls)
+
+
+class _Source(PydanticBaseSettingsSource):
+    def get_field_value(self, field: Any, field_name: str) -> tuple[Any, str, bool]:
+        return None, field_name, False
+
+
+class _Files(_Source):
+    """NAME_FILE: the setting NAME stands in that file, as Docker, Kubernetes and OpenFaaS mount secrets."""
+
+    def __call__(self) -> dict[str, Any]:
+        return {
+            name.lower(): value
+            for name, value in _environment(os.environ).items()
+            if name.lower() in Settings.model_fields and name not in os.environ
+        }
+
+
+class _Patterns(_Source):
+    """Settings whose names hold a consumer, a topic or a librdkafka property."""
+
+    def __call__(self) -> dict[str, Any]:
+        found: dict[str, dict[str, Any]] = {"postgres_dsns": {}, "retries": {}, "kafka_security": {}, "overrides": {}}
+        for name, value in _environment(os.environ).items():
+            match = _PER_CONSUMER.fullmatch(name)
+            if match and match["name"] == "POSTGRES_DSN":
+                found["postgres_dsns"][match["consumer"].lower()] = value
+            elif match:
+                field = "max_attempts" if match["name"].endswith("ATTEMPTS") else "backoff_base_s"
+                found["retries"].setdefault(match["consumer"].lower(), {})[field] = value
+            elif name.startswith(_LIBRDKAFKA_PREFIXES):
+                found["kafka_security"][name.removeprefix("KAFKA_").lower().replace("_", ".")] = value
+            elif re.fullmatch(r"KAFKA_\w+_(TOPIC|GROUP_ID)", name):
+                found["overrides"][name] = value
+        return {name: values for name, values in found.items() if values}
+
+
+def _environment(environ: Mapping[str, str]) -> dict[str, str]:
+    """`environ` without empty values, and with every NAME_FILE read into NAME. NAME itself wins. Raises ConfigError."""
+    found = {name.upper(): value for name, value in environ.items() if value}
+    for name, path in list(found.items()):
+        wanted = name.removesuffix("_FILE")
+        ours = (
+            wanted.lower() in Settings.model_fields or wanted.endswith("_POSTGRES_DSN") or wanted.startswith(_LIBRDKAFKA_PREFIXES)
+        )
+        if wanted == name or wanted in found or not ours:
+            continue
+        try:
+            found[wanted] = Path(path).read_text(encoding="utf-8").strip()
+        except (OSError, UnicodeDecodeError) as exc:
+            raise errors.ConfigError([f"{name}: {path} cannot be read: {exc}"]) from exc
+    return found
+
+
+def load() -> Settings:
+    """The settings of this process's environment. Raises ConfigError with every fault, and never a value of a secret."""
+    try:
+        return Settings()
+    except ValidationError as exc:
+        faults = [
+            f"{_name(fault['loc'])}: {fault['msg'].removeprefix('Value error, ')}" for fault in exc.errors(include_input=False)
+        ]
+        raise errors.ConfigError(faults) from None
+
+
+def _name(location: tuple[int | str, ...]) -> str:
+    if location[0] == "retries" and len(location) == 3:
+        name = {"max_attempts": "KAFKA_RETRY_MAX_ATTEMPTS", "backoff_base_s": "KAFKA_RETRY_BACKOFF_BASE"}[str(location[2])]
+        return f"{str(location[1]).upper()}_{name}"
+    return "_".join(str(part) for part in location).upper()
+
+
+@functools.cache
+def settings() -> Settings:
+    """The settings of this process, read at the first call."""
+    return load()
