@@ -17,9 +17,7 @@ _BROKERS_BY_APP_ENV = {"local": "localhost:19092", "docker": "kafka:9092"}
 _POSTGRES_BY_APP_ENV = {"local": "localhost:15432", "docker": "postgres:5432"}
 # librdkafka's own names, in environment spelling: KAFKA_SASL_USERNAME is sasl.username.
 _LIBRDKAFKA_PREFIXES = ("KAFKA_SECURITY_", "KAFKA_SASL_", "KAFKA_SSL_")
-_PER_CONSUMER = re.compile(
-    r"(?P<consumer>[A-Z][A-Z0-9_]*?)_(?P<name>POSTGRES_DSN|KAFKA_RETRY_MAX_ATTEMPTS|KAFKA_RETRY_BACKOFF_BASE)"
-)
+_PER_CONSUMER = re.compile(r"(?P<consumer>[A-Z][A-Z0-9_]*?)_(?P<name>POSTGRES_DSN|KAFKA_RETRY_MAX_ATTEMPTS|KAFKA_RETRY_BACKOFF_BASE)")
 
 
 def seconds(text: object) -> float:
@@ -155,9 +153,7 @@ class Settings(BaseSettings):
 
     def kafka_client(self) -> dict[str, str]:
         """librdkafka's settings for a connection: brokers and security, secrets in the clear."""
-        return {"bootstrap.servers": self.kafka_brokers} | {
-            key: value.get_secret_value() for key, value in self.kafka_security.items()
-        }
+        return {"bootstrap.servers": self.kafka_brokers} | {key: value.get_secret_value() for key, value in self.kafka_security.items()}
 
     @classmethod
     def settings_customise_sources(
@@ -212,9 +208,7 @@ def _environment(environ: Mapping[str, str]) -> dict[str, str]:
     found = {name.upper(): value for name, value in environ.items() if value}
     for name, path in list(found.items()):
         wanted = name.removesuffix("_FILE")
-        ours = (
-            wanted.lower() in Settings.model_fields or wanted.endswith("_POSTGRES_DSN") or wanted.startswith(_LIBRDKAFKA_PREFIXES)
-        )
+        ours = wanted.lower() in Settings.model_fields or wanted.endswith("_POSTGRES_DSN") or wanted.startswith(_LIBRDKAFKA_PREFIXES)
         if wanted == name or wanted in found or not ours:
             continue
         try:
@@ -229,9 +223,7 @@ def load() -> Settings:
     try:
         return Settings()
     except ValidationError as exc:
-        faults = [
-            f"{_name(fault['loc'])}: {fault['msg'].removeprefix('Value error, ')}" for fault in exc.errors(include_input=False)
-        ]
+        faults = [f"{_name(fault['loc'])}: {fault['msg'].removeprefix('Value error, ')}" for fault in exc.errors(include_input=False)]
         raise errors.ConfigError(faults) from None
 
 

@@ -161,9 +161,7 @@ def read(payload: bytes, kinds: Mapping[str, type[Event]]) -> Event:
         kind = _Kind.model_validate_json(payload)
         wanted = kinds.get(kind.event_type)
         if wanted is None:
-            raise errors.Refused(
-                f"event_type: {kind.event_type[:128]!r} is not handled here, only {', '.join(kinds)}", code="unknown_type"
-            )
+            raise errors.Refused(f"event_type: {kind.event_type[:128]!r} is not handled here, only {', '.join(kinds)}", code="unknown_type")
         if kind.event_version not in wanted.VERSIONS:
             raise errors.Refused(
                 f"event_version: {kind.event_version} of {wanted.TYPE} is not supported, only {sorted(wanted.VERSIONS)}",
@@ -183,8 +181,7 @@ def _refusal(faults: list[ErrorDetails]) -> errors.Refused:
     if faults[0]["type"] == "json_invalid":
         return errors.Refused(f"the payload is not JSON: {faults[0]['msg'].removeprefix('Invalid JSON: ')}", code="unreadable")
     named = "; ".join(
-        f"{'.'.join(str(part) for part in fault['loc']) or 'payload'}: {fault['msg'].removeprefix('Value error, ')}"
-        for fault in faults[:5]
+        f"{'.'.join(str(part) for part in fault['loc']) or 'payload'}: {fault['msg'].removeprefix('Value error, ')}" for fault in faults[:5]
     )
     return errors.Refused(named, code="invalid_event")
 

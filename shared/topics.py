@@ -103,9 +103,7 @@ def read(path: Path = PATH) -> Catalogue:
     except (OSError, yaml.YAMLError, KeyError, TypeError) as exc:
         raise errors.ConfigError([f"{path}: {exc}"]) from exc
     except ValidationError as exc:
-        raise errors.ConfigError(
-            [f"{path.name}: {'.'.join(map(str, fault['loc']))}: {fault['msg']}" for fault in exc.errors()]
-        ) from exc
+        raise errors.ConfigError([f"{path.name}: {'.'.join(map(str, fault['loc']))}: {fault['msg']}" for fault in exc.errors()]) from exc
 
 
 def catalogue(settings: Settings) -> Catalogue:
@@ -127,9 +125,7 @@ def _named(declared: Catalogue, settings: Settings) -> Catalogue:
         return topic.model_copy(update={"name": name(topic.setting, topic.name), "consumers": consumers})
 
     try:
-        return Catalogue(
-            topics=tuple(map(renamed, declared.topics)), dead_letter_topics=tuple(map(renamed, declared.dead_letter_topics))
-        )
+        return Catalogue(topics=tuple(map(renamed, declared.topics)), dead_letter_topics=tuple(map(renamed, declared.dead_letter_topics)))
     except ValidationError as exc:
         raise errors.ConfigError([fault["msg"].removeprefix("Value error, ") for fault in exc.errors()]) from exc
 
