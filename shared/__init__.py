@@ -7,6 +7,7 @@ events      the facts that travel: frozen, validated, each made from the last
 topics      contracts/topics.yaml: topics, consumers, dead-letter topics
 cloudevent  an HTTP request, read as CloudEvents in any of their modes
 problem     a failure as problem+json (RFC 9457)
+literals    Python values as PostgreSQL's text literals
 database    PostgreSQL: connections, transactions, errors translated at one border
 inbox       the claim that makes a repeated event have no second effect
 outbox      events staged in the transaction that caused them
@@ -15,5 +16,5 @@ lease       the inbox of a function whose effect lies outside the database
 delivery    the pipe: request, claim, handler, outbox, commit, answer
 broker      Kafka: client settings, for the few who may speak to it
 telemetry   Prometheus metrics
-server      the process a function runs in: start, readiness, drain
+server      the process a function runs in: probes, metrics, errors as answers, drain
 """

@@ -129,7 +129,7 @@ class Settings(BaseSettings):
             raise errors.ConfigError(faults)
 
     def postgres_dsn(self, consumer: str) -> str:
-        """The DSN of `consumer` (order, assembly, notification, dlq, relay, …): its own, else ORDER_POSTGRES_DSN, else the local default."""
+        """The DSN of `consumer` (order, assembly, notification, dlq, relay): its own, else ORDER_POSTGRES_DSN, else the local one."""
         found = self.postgres_dsns.get(consumer) or self.postgres_dsns.get("order")
         if found is not None:
             return found.get_secret_value()

@@ -10,6 +10,7 @@ OrderflowError 500
 ├── Busy 409               nobody's: the same event is being handled elsewhere
 ├── Overloaded 429         nobody's: too much at once, here or at a remote limit
 ├── Unavailable 503        a dependency is away
+│   └── Conflict 503       two transactions met: the same one, repeated, goes through
 └── Bug 500                the handler failed in a way nobody foresaw
 """
 
@@ -101,6 +102,12 @@ class Unavailable(Retryable):
 
     status = 503
     code = "unavailable"
+
+
+class Conflict(Unavailable):
+    """Two transactions were in each other's way."""
+
+    code = "conflict"
 
 
 class Bug(OrderflowError):

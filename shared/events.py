@@ -24,7 +24,7 @@ def _rfc_3339(value: object) -> object:
     if isinstance(value, str) and not _RFC_3339.fullmatch(value):
         raise ValueError("must be an RFC 3339 time with a time zone, such as 2026-01-31T12:00:00Z")
     if not isinstance(value, str | datetime):
-        raise ValueError("must be an RFC 3339 time as text")  # noqa: TRY004  pydantic turns only ValueError into a fault of the field
+        raise ValueError("must be an RFC 3339 time as text")
     return value
 
 

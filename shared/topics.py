@@ -62,7 +62,7 @@ class Catalogue(_Row):
         letters = {topic.name for topic in self.dead_letter_topics}
         if sources & letters:
             raise ValueError(
-                f"{', '.join(sorted(sources & letters))}: a dead-letter topic cannot be a source topic too, its letters would be events again"
+                f"{', '.join(sorted(sources & letters))}: a dead-letter topic cannot be a source topic too: letters would be events again"
             )
         for _, consumer in self.consumers():
             if consumer.dead_letter_topic not in letters:

@@ -1,0 +1,55 @@
+"""Kafka: client settings, for the few who may speak to it (the source, the relay, dlq_router, the command).
+
+librdkafka tells of wrong credentials and certificates only through `error_cb`: every other call just times out. So it is always set.
+"""
+
+import logging
+from collections.abc import Callable
+from typing import Any
+
+from confluent_kafka import KafkaError
+
+from shared.config import Settings
+
+log = logging.getLogger(__name__)
+
+RECONNECT = {"reconnect.backoff.ms": 50, "reconnect.backoff.max.ms": 1000}
+_SETTINGS_AT_FAULT = frozenset({KafkaError._AUTHENTICATION, KafkaError._SSL})
+
+
+def client(settings: Settings, name: str) -> dict[str, Any]:
+    """What every client of the process `name` has: brokers, security, quick reconnects, errors in the log."""
+    return settings.kafka_client() | RECONNECT | {"client.id": name, "error_cb": on_error(name), "log_level": 0}
+
+
+def producer(settings: Settings, name: str, *, delivery_timeout_s: float, message_bytes_max: int, **more: Any) -> dict[str, Any]:
+    """An idempotent producer's settings: acks=all, order kept, nothing waited for longer than `delivery_timeout_s`."""
+    return client(settings, name) | {
+        "enable.idempotence": True,
+        "acks": "all",
+        "compression.type": "lz4",
+        "delivery.timeout.ms": int(delivery_timeout_s * 1000),
+        "request.timeout.ms": int(min(delivery_timeout_s, 30) * 1000),
+        "message.max.bytes": message_bytes_max,
+        **more,
+    }
+
+
+def on_error(name: str) -> Callable[[KafkaError], None]:
+    """A callback that logs what librdkafka says of connections; wrong credentials and certificates loudly, each state once."""
+    last = {"code": 0}
+
+    def report(error: KafkaError) -> None:
+        code = error.code()
+        if code == last["code"]:
+            return
+        last["code"] = code
+        if code in _SETTINGS_AT_FAULT:
+            log.error(
+                "Kafka refuses this client: its KAFKA_SASL_… or KAFKA_SSL_… settings are wrong",
+                extra={"client": name, "reason": error.str()},
+            )
+        else:
+            log.warning("Kafka: %s", error.str(), extra={"client": name})
+
+    return report

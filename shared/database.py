@@ -1,0 +1,311 @@
+"""PostgreSQL: connections, transactions, and the one border at which the driver's errors are translated.
+
+After any exception that is not a `DatabaseError` pg8000's stream may be out of step, and the next query would get the answer to an
+earlier one. So such a connection is closed, and parameters are turned into text here, before the driver can fail on one half-way.
+"""
+
+import asyncio
+import contextlib
+import logging
+import select
+import socket
+import ssl
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, TypeVar
+from urllib.parse import parse_qs, unquote, urlsplit
+
+import pg8000.exceptions
+import pg8000.native
+
+from shared import errors, literals
+from shared.config import Settings
+
+log = logging.getLogger(__name__)
+
+T = TypeVar("T")
+Row = list[Any]
+
+STATEMENTS_MAX = 64  # prepared statements kept per connection; a function has a dozen
+CLIENT_GRACE_S = 2.0  # how much later than the server's own statement_timeout the client gives up on an answer
+RECONNECT_DELAY_S, RECONNECT_DELAY_MAX_S = 0.05, 1.0
+
+
+class Transaction:
+    """An open transaction. It commits or rolls back by itself when the work that got it ends."""
+
+    def __init__(self, connection: "_Connection") -> None:
+        self._connection = connection
+
+    def run(self, sql: str, **params: object) -> list[Row]:
+        """Run one statement; `:name` is a parameter, a list an array. Its rows, or an empty list. Raises OrderflowError only.
+
+        Parameters travel as text: write `:x::bigint` where the statement alone does not tell PostgreSQL the type.
+        """
+        return self._connection.run(sql, params)
+
+
+class _Connection:
+    """One driver connection and the statements prepared on it."""
+
+    def __init__(self, driver: pg8000.native.Connection) -> None:
+        self._driver = driver
+        self._prepared: dict[str, Any] = {}
+        self.usable = True
+
+    def run(self, sql: str, params: dict[str, object]) -> list[Row]:
+        texts = {name: literals.text(value) for name, value in params.items()}
+        try:
+            rows = self._statement(sql).run(**texts) if texts else self._driver.run(sql)
+        except pg8000.exceptions.DatabaseError as exc:
+            raise _translated(exc) from exc
+        except Exception as exc:
+            self.close()
+            raise errors.Unavailable(f"the connection to the database was lost: {exc}", code="database_away") from exc
+        except BaseException:
+            self.close()
+            raise
+        return rows or []
+
+    def notified(self, timeout_s: float) -> bool:
+        """Wait for a notification, at most `timeout_s`; forget all that came. Raises Unavailable when the connection is gone."""
+        if not self._driver.notifications:
+            readable, _, _ = select.select([self._driver._usock], [], [], timeout_s)  # pg8000 has no wait of its own
+            if readable:
+                self.run("SELECT 1", {})
+        found = bool(self._driver.notifications)
+        self._driver.notifications.clear()
+        return found
+
+    def close(self) -> None:
+        self.usable = False
+        with contextlib.suppress(pg8000.exceptions.InterfaceError, OSError):
+            self._driver.close()
+
+    def _statement(self, sql: str) -> Any:
+        found = self._prepared.get(sql)
+        if found is None:
+            if len(self._prepared) >= STATEMENTS_MAX:
+                for statement in self._prepared.values():
+                    statement.close()
+                self._prepared.clear()
+            found = self._prepared[sql] = self._driver.prepare(sql)
+        return found
+
+
+class Database:
+    """A few connections to one database. Made without connecting; safe to share between threads."""
+
+    def __init__(self, dsn: str, *, settings: Settings, application: str) -> None:
+        self._target = _Target(dsn, settings, application)
+        self._idle: deque[_Connection] = deque()
+        self._idle_max = settings.postgres_connections
+        self._threads = ThreadPoolExecutor(settings.postgres_connections, thread_name_prefix="database")
+        self._gate = threading.Lock()
+        self._connect_delay_s = 0.0
+        self._connect_not_before = 0.0
+
+    def transact(self, work: Callable[[Transaction], T], *, lock_timeout_ms: int | None = None) -> T:
+        """Run `work` in one transaction, in this thread, and commit it. Raises what `work` raises, or an error of this project."""
+        connection = self._begun()
+        try:
+            if lock_timeout_ms is not None:
+                connection.run(f"SET LOCAL lock_timeout = {int(lock_timeout_ms)}", {})
+            result = work(Transaction(connection))
+            connection.run("COMMIT", {})
+        except BaseException:
+            self._rolled_back(connection)
+            raise
+        self._give_back(connection)
+        return result
+
+    async def run(self, work: Callable[[Transaction], T], *, lock_timeout_ms: int | None = None) -> T:
+        """`transact` in the database's own threads, one for each connection."""
+        return await asyncio.get_running_loop().run_in_executor(self._threads, lambda: self.transact(work, lock_timeout_ms=lock_timeout_ms))
+
+    async def ping(self) -> None:
+        """Whether the database answers. Raises Unavailable."""
+        await self.run(lambda tx: tx.run("SELECT 1"))
+
+    @contextlib.contextmanager
+    def listen(self, channel: str) -> Iterator[Callable[[float], bool]]:
+        """LISTEN on a connection of its own: gives `wait(timeout_s)`, true when notified. Raises Unavailable, also from `wait`."""
+        connection = self._connected()
+        try:
+            connection.run(f'LISTEN "{channel}"', {})
+            yield connection.notified
+        finally:
+            connection.close()
+
+    def close(self) -> None:
+        """End the threads, once their work is done, and the connections."""
+        self._threads.shutdown()
+        while self._idle:
+            self._idle.popleft().close()
+
+    def _begun(self) -> _Connection:
+        # An idle connection may have died unseen. Nothing is lost by trying the next, for BEGIN has no effect.
+        while self._idle:
+            try:
+                connection = self._idle.pop()
+            except IndexError:
+                break
+            try:
+                connection.run("BEGIN", {})
+            except errors.Unavailable:
+                connection.close()
+            else:
+                return connection
+        connection = self._connected()
+        connection.run("BEGIN", {})
+        return connection
+
+    def _connected(self) -> _Connection:
+        with self._gate:
+            if time.monotonic() < self._connect_not_before:
+                raise errors.Unavailable("the database is away", code="database_away")
+        try:
+            connection = _Connection(self._target.connect())
+        except errors.Unavailable:
+            with self._gate:
+                self._connect_delay_s = min(max(self._connect_delay_s * 2, RECONNECT_DELAY_S), RECONNECT_DELAY_MAX_S)
+                self._connect_not_before = time.monotonic() + self._connect_delay_s
+            raise
+        with self._gate:
+            self._connect_delay_s = self._connect_not_before = 0.0
+        return connection
+
+    def _rolled_back(self, connection: _Connection) -> None:
+        if connection.usable:
+            try:
+                connection.run("ROLLBACK", {})
+            except errors.OrderflowError:
+                connection.close()
+        self._give_back(connection)
+
+    def _give_back(self, connection: _Connection) -> None:
+        if connection.usable and len(self._idle) < self._idle_max:
+            self._idle.append(connection)
+        elif connection.usable:
+            connection.close()
+
+
+class _Target:
+    """Where a DSN points, and how to connect there."""
+
+    def __init__(self, dsn: str, settings: Settings, application: str) -> None:
+        parts = urlsplit(dsn)
+        query = {name: values[-1] for name, values in parse_qs(parts.query).items()}
+        if parts.scheme not in {"postgresql", "postgres"} or not parts.username or not parts.path.strip("/"):
+            raise errors.ConfigError(["a POSTGRES_DSN must be postgresql://user:password@host:port/database"])
+        self._host, self._port = query.get("host") or parts.hostname or "localhost", parts.port or 5432
+        self._user, self._password = unquote(parts.username), unquote(parts.password or "")
+        self._name, self._application = unquote(parts.path.strip("/")), application
+        self._ssl = _ssl_context(query.get("sslmode", "disable"), query.get("sslrootcert"))
+        self._connect_timeout_s = settings.postgres_connect_timeout
+        self._answer_timeout_s = settings.statement_timeout + CLIENT_GRACE_S
+        self._options = (
+            f"-c statement_timeout={settings.statement_timeout * 1000:.0f} -c lock_timeout={settings.lock_timeout * 1000:.0f}"
+            f" -c idle_in_transaction_session_timeout={settings.delivery_deadline * 1000:.0f} -c timezone=UTC"
+        )
+
+    def connect(self) -> pg8000.native.Connection:
+        """A new connection. Raises Unavailable."""
+        where = f"{self._host}:{self._port}/{self._name} as {self._user}"
+        try:
+            sock = self._socket()
+            driver = pg8000.native.Connection(
+                self._user,
+                host=self._host,
+                database=self._name,
+                password=self._password,
+                sock=sock,
+                ssl_context=self._ssl,
+                application_name=self._application,
+                startup_params={"options": self._options},
+            )
+            sock.settimeout(self._answer_timeout_s)
+            driver._usock.settimeout(self._answer_timeout_s)  # with TLS it is another socket than ours
+        except pg8000.exceptions.DatabaseError as exc:
+            raise errors.Unavailable(f"cannot connect to {where}: {_message(exc)}", code="database_away") from exc
+        except Exception as exc:
+            raise errors.Unavailable(f"cannot connect to {where}: {exc or type(exc).__name__}", code="database_away") from exc
+        return driver
+
+    def _socket(self) -> socket.socket:
+        if self._host.startswith("/"):
+            sock = socket.socket(socket.AF_UNIX)
+            sock.settimeout(self._connect_timeout_s)
+            sock.connect(f"{self._host}/.s.PGSQL.{self._port}")
+            return sock
+        sock = socket.create_connection((self._host, self._port), timeout=self._connect_timeout_s)
+        # Without NODELAY a large parameter costs 40 ms (Nagle and delayed acknowledgement); the rest finds a dead peer within 30 s.
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        for option, value in (("TCP_KEEPIDLE", 10), ("TCP_KEEPINTVL", 5), ("TCP_KEEPCNT", 3), ("TCP_USER_TIMEOUT", 30_000)):
+            if hasattr(socket, option):
+                sock.setsockopt(socket.IPPROTO_TCP, getattr(socket, option), value)
+        return sock
+
+
+def connect(consumer: str, settings: Settings, application: str) -> Database:
+    """The database of `consumer` (order, assembly, notification, dlq, relay). Connects at the first use."""
+    return Database(settings.postgres_dsn(consumer), settings=settings, application=application)
+
+
+def _ssl_context(mode: str, root: str | None) -> ssl.SSLContext | bool:
+    """libpq's sslmode. `False` skips TLS; pg8000's own default would try it unverified and fall back in silence."""
+    if mode == "disable":
+        return False
+    if mode not in {"require", "verify-ca", "verify-full"}:
+        raise errors.ConfigError([f"a POSTGRES_DSN's sslmode must be disable, require, verify-ca or verify-full, not {mode!r}"])
+    context = ssl.create_default_context(cafile=root)
+    context.check_hostname = mode == "verify-full"
+    if mode == "require" and root is None:
+        context.verify_mode = ssl.CERT_NONE
+    return context
+
+
+_SETTINGS_AT_FAULT = {
+    "42P01": "schema",
+    "42703": "schema",
+    "3F000": "schema",
+    "3D000": "schema",
+    "42501": "permission",
+    "28000": "permission",
+}
+
+
+def _translated(exc: pg8000.exceptions.DatabaseError) -> errors.OrderflowError:
+    """An error of the server in our terms, by its SQLSTATE (PostgreSQL documentation, appendix A)."""
+    state, message = _state(exc), _message(exc)
+    if state.startswith("22"):
+        return errors.Refused(message, code="value_error")
+    if state.startswith("23"):
+        return errors.Refused(message, code="constraint")
+    if state == "55P03":
+        return errors.Busy("another transaction holds what this event needs", code="locked")
+    if state in {"40001", "40P01"}:
+        return errors.Conflict(message)
+    if state == "57014":
+        return errors.Unavailable(message, code="statement_timeout")
+    if state in _SETTINGS_AT_FAULT:
+        log.error("the database is not as this process needs it", extra={"sqlstate": state, "reason": message})
+        return errors.Unavailable(f"the database is not set up for this: {message}", code=_SETTINGS_AT_FAULT[state])
+    if state[:2] in {"42", "P0"}:
+        return errors.Bug(message, code="statement")
+    return errors.Unavailable(message, code="database_away")
+
+
+def _state(exc: pg8000.exceptions.DatabaseError) -> str:
+    facts = exc.args[0] if exc.args else None
+    return str(facts.get("C", "")) if isinstance(facts, dict) else ""
+
+
+def _message(exc: pg8000.exceptions.DatabaseError) -> str:
+    # Without D, the detail: it repeats the row's values.
+    facts = exc.args[0] if exc.args else None
+    return f"{facts.get('M', 'error')} ({facts.get('C', '?')})" if isinstance(facts, dict) else str(exc)
