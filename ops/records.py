@@ -9,7 +9,7 @@ import uuid
 from collections.abc import Iterable, Iterator, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, KafkaException, Message, Producer, TopicPartition
 
@@ -19,7 +19,15 @@ from shared.config import Settings
 
 DELIVERY_S = 30.0
 RECORD_BYTES_MAX = 8 << 20  # the broker's limit decides; this is the client's, which would refuse 1 MB
-Keyed = tuple[str | None, bytes | None]
+Headers = tuple[tuple[str, bytes], ...]
+
+
+class Record(NamedTuple):
+    """A record to be written."""
+
+    key: bytes | None
+    value: bytes | None
+    headers: Headers = ()
 
 
 class Start(enum.StrEnum):
@@ -49,26 +57,28 @@ def value_of(text: str | None, file: Path | None) -> bytes:
     return sys.stdin.buffer.read().removesuffix(b"\n")
 
 
-def keyed_lines(file: Path | None, key: str | None, separator: str | None) -> Iterator[Keyed]:
-    """Each line as a key and a value. Empty lines are left out."""
+def encoded(text: str | None) -> bytes | None:
+    """Text from the command line as bytes, those that are not UTF-8 as they came."""
+    return None if text is None else text.encode("utf-8", "surrogateescape")
+
+
+def keyed_lines(file: Path | None, key: str | None, separator: str | None, headers: Headers = ()) -> Iterator[Record]:
+    """Each line as a record, its key before `separator`, else `key`. Empty lines are left out."""
     lines: Iterable[bytes] = sys.stdin.buffer if file is None or str(file) == "-" else _read(file).splitlines()
     for raw in lines:
         line = raw.rstrip(b"\r\n")
         if not line:
             continue
-        before, found, after = line.partition(separator.encode()) if separator else (b"", b"", line)
-        yield (before.decode("utf-8", "surrogateescape") if found else key), (after if found or not separator else line)
+        before, found, after = line.partition(separator.encode()) if separator else (b"", b"", b"")
+        yield Record(before, after, headers) if found else Record(encoded(key), line, headers)
 
 
-def produce(
-    settings: Settings, topic: str, payloads: Iterable[Keyed], *, headers: Sequence[tuple[str, bytes]] = (), partition: int | None = None
-) -> list[tuple[int, int]]:
-    """Write the records and wait for each delivery report. Where each lies. Raises Unavailable or Refused.
+def produce(settings: Settings, topic: str, wanted: Iterable[Record], *, partition: int | None = None) -> list[tuple[int, int]]:
+    """Write the records and wait for each delivery report. Partition and offset of each. Raises Unavailable or Refused.
 
     A topic that is not there is refused at once: the client would wait half a minute for it to appear.
     """
-    known = topics_admin.Admin(settings)
-    known.known([topic])
+    topics_admin.Admin(settings).known([topic])
     producer = Producer(
         broker.producer(settings, "orderflow-produce", delivery_timeout_s=DELIVERY_S, message_bytes_max=RECORD_BYTES_MAX)
         | {"compression.type": "none"}
@@ -82,14 +92,16 @@ def produce(
         else:
             written.append((message.partition() or 0, message.offset() or 0))
 
-    place = -1 if partition is None else partition
-    for key, value in payloads:
-        encoded = None if key is None else key.encode("utf-8", "surrogateescape")
+    def write(record: Record) -> None:
+        place = -1 if partition is None else partition
+        producer.produce(topic, record.value, record.key, place, report, headers=list(record.headers))
+
+    for record in wanted:
         try:
-            producer.produce(topic, value=value, key=encoded, headers=list(headers), on_delivery=report, partition=place)
+            write(record)
         except BufferError:
             producer.flush(DELIVERY_S)
-            producer.produce(topic, value=value, key=encoded, headers=list(headers), on_delivery=report, partition=place)
+            write(record)
         except KafkaException as exc:
             raise topics_admin.translated(exc.args[0], settings.kafka_brokers) from exc
         producer.poll(0)

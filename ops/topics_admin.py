@@ -15,6 +15,7 @@ T = TypeVar("T")
 ANSWER_S = 10.0
 _INTERNAL = ("__",)
 _EARLIEST: Any = admin.OffsetSpec.earliest()  # type: ignore[no-untyped-call]
+_SET_ON_TOPIC = admin.ConfigSource.DYNAMIC_TOPIC_CONFIG.value
 _LATEST: Any = admin.OffsetSpec.latest()  # type: ignore[no-untyped-call]
 
 
@@ -42,7 +43,7 @@ class Partition:
 
 @dataclass(frozen=True, slots=True)
 class Description:
-    """One topic as the broker has it. `config` holds what differs from the broker's defaults."""
+    """One topic as the broker has it. `config` holds what was set on the topic itself."""
 
     topic: str
     topic_id: str
@@ -98,14 +99,14 @@ class Admin:
 
     def delete(self, names: Sequence[str]) -> None:
         """Delete the topics and all their records, and wait until they are gone."""
-        self._known(names)
+        self.known(names)
         for future in self._client.delete_topics(list(names), operation_timeout=ANSWER_S).values():
             self._answer(future, allowed=KafkaError.UNKNOWN_TOPIC_OR_PART)
         self._wait(lambda: not set(names) & self.partitions(internal=True).keys(), f"{', '.join(names)} to be gone")
 
     def describe(self, name: str) -> Description:
         """One topic in full."""
-        self._known([name])
+        self.known([name])
         described = self._answer(self._client.describe_topics(TopicCollection([name]), request_timeout=ANSWER_S)[name])
         parts = [TopicPartition(name, part.id) for part in described.partitions]
         first, last = (self._offsets(parts, spec) for spec in (_EARLIEST, _LATEST))
@@ -123,14 +124,11 @@ class Admin:
                 )
                 for part in sorted(described.partitions, key=lambda part: part.id)
             ),
-            config=self._configs([name])[name],
+            config=self._configs([name], own=True)[name],
         )
 
     def known(self, names: Iterable[str]) -> None:
         """Raise Refused unless every topic of `names` is there."""
-        self._known(list(names))
-
-    def _known(self, names: Sequence[str]) -> None:
         unknown = sorted(set(names) - self.partitions(internal=True).keys())
         if unknown:
             raise errors.Refused(
@@ -178,13 +176,16 @@ class Admin:
         for future in self._client.incremental_alter_configs([resource], request_timeout=ANSWER_S).values():
             self._answer(future)
 
-    def _configs(self, names: Iterable[str]) -> dict[str, dict[str, str]]:
+    def _configs(self, names: Iterable[str], *, own: bool = False) -> dict[str, dict[str, str]]:
         resources = [admin.ConfigResource(admin.ResourceType.TOPIC, name) for name in names]
         if not resources:
             return {}
         answers = self._client.describe_configs(resources, request_timeout=ANSWER_S)
         return {
-            resource.name: {key: str(entry.value) for key, entry in self._answer(future).items()} for resource, future in answers.items()
+            resource.name: {
+                key: str(entry.value) for key, entry in self._answer(future).items() if not own or entry.source == _SET_ON_TOPIC
+            }
+            for resource, future in answers.items()
         }
 
     def _offsets(self, parts: Sequence[TopicPartition], spec: Any) -> dict[int, int]:

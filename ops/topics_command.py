@@ -36,9 +36,9 @@ def create(
         terminal.as_json([{"topic": of.topic, "action": of.action, "partitions": of.partitions, "notes": of.notes} for of in made])
         return
     terminal.table(["topic", "partitions", "what was done"], [(of.topic, of.partitions, of.action) for of in made])
-    for of in made:
-        for line in of.notes:
-            terminal.note(f"{of.topic}: {line}", style="yellow")
+    for line in dict.fromkeys(line for of in made for line in of.notes):
+        concerned = [of.topic for of in made if line in of.notes]
+        terminal.note(f"{'every topic' if len(concerned) == len(made) > 1 else ', '.join(concerned)}: {line}", style="yellow")
 
 
 @app.command(name="list")
@@ -137,14 +137,18 @@ def produce(
         raise terminal.usage("--key-separator needs --lines")
     if lines and (value is not None or null):
         raise terminal.usage("--lines reads a file or standard input, and takes no value and no --null")
-    headers = records.headers_of(header or [])
-    payloads = records.keyed_lines(file, key, key_separator) if lines else [(key, None if null else records.value_of(value, file))]
-    written = records.produce(config.load(), topic, payloads, headers=headers, partition=partition)
-    for position in written:
-        if json:
-            terminal.as_json({"topic": topic, "partition": position[0], "offset": position[1]})
-        elif not lines:
-            terminal.note(f"written to {topic}, partition {position[0]}, offset {position[1]}")
+    shared_headers = tuple(records.headers_of(header or []))
+    if lines:
+        wanted = records.keyed_lines(file, key, key_separator, shared_headers)
+    else:
+        wanted = iter([records.Record(records.encoded(key), None if null else records.value_of(value, file), shared_headers)])
+    written = records.produce(config.load(), topic, wanted, partition=partition)
+    if json:
+        terminal.as_json([{"topic": topic, "partition": number, "offset": offset} for number, offset in written])
+    elif len(written) == 1:
+        terminal.note(f"written to {topic}, partition {written[0][0]}, offset {written[0][1]}")
+    else:
+        terminal.note(f"{len(written)} records written to {topic}")
 
 
 @app.command()
