@@ -7,12 +7,14 @@ events      the facts that travel: frozen, validated, each made from the last
 topics      contracts/topics.yaml: topics, consumers, dead-letter topics
 cloudevent  an HTTP request, read as CloudEvents in any of their modes
 problem     a failure as problem+json (RFC 9457)
+address     where a DSN points, and how a connection there behaves
 literals    Python values as PostgreSQL's text literals
 database    PostgreSQL: connections, transactions, errors translated at one border
 inbox       the claim that makes a repeated event have no second effect
 outbox      events staged in the transaction that caused them
 grouping    deliveries that arrive together share a transaction
 lease       the inbox of a function whose effect lies outside the database
+answer      outcomes as HTTP answers and metrics
 delivery    the pipe: request, claim, handler, outbox, commit, answer
 broker      Kafka: client settings, for the few who may speak to it
 telemetry   Prometheus metrics

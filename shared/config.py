@@ -91,6 +91,7 @@ class Settings(BaseSettings):
     delivery_token: SecretStr | None = None
     event_bytes_max: Annotated[int, Field(ge=1024)] = 1 << 20
     batch_bytes_max: Annotated[int, Field(ge=1024)] = 8 << 20
+    batch_events_max: Annotated[int, Field(ge=1, le=10_000)] = 1000
     group_events_max: Annotated[int, Field(ge=1, le=5000)] = 500
     queue_events_max: Annotated[int, Field(ge=1)] = 5000
 

@@ -8,20 +8,18 @@ import asyncio
 import contextlib
 import logging
 import select
-import socket
-import ssl
 import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeVar
-from urllib.parse import parse_qs, unquote, urlsplit
 
 import pg8000.exceptions
 import pg8000.native
 
 from shared import errors, literals
+from shared.address import Address
 from shared.config import Settings
 
 log = logging.getLogger(__name__)
@@ -30,7 +28,6 @@ T = TypeVar("T")
 Row = list[Any]
 
 STATEMENTS_MAX = 64  # prepared statements kept per connection; a function has a dozen
-CLIENT_GRACE_S = 2.0  # how much later than the server's own statement_timeout the client gives up on an answer
 RECONNECT_DELAY_S, RECONNECT_DELAY_MAX_S = 0.05, 1.0
 
 
@@ -61,6 +58,8 @@ class _Connection:
         try:
             rows = self._statement(sql).run(**texts) if texts else self._driver.run(sql)
         except pg8000.exceptions.DatabaseError as exc:
+            if _state(exc) in _STATEMENT_STALE:
+                self.close()
             raise _translated(exc) from exc
         except Exception as exc:
             self.close()
@@ -100,7 +99,7 @@ class Database:
     """A few connections to one database. Made without connecting; safe to share between threads."""
 
     def __init__(self, dsn: str, *, settings: Settings, application: str) -> None:
-        self._target = _Target(dsn, settings, application)
+        self._address, self._application = Address.parse(dsn, settings), application
         self._idle: deque[_Connection] = deque()
         self._idle_max = settings.postgres_connections
         self._threads = ThreadPoolExecutor(settings.postgres_connections, thread_name_prefix="database")
@@ -122,9 +121,13 @@ class Database:
         self._give_back(connection)
         return result
 
-    async def run(self, work: Callable[[Transaction], T], *, lock_timeout_ms: int | None = None) -> T:
-        """`transact` in the database's own threads, one for each connection."""
-        return await asyncio.get_running_loop().run_in_executor(self._threads, lambda: self.transact(work, lock_timeout_ms=lock_timeout_ms))
+    async def run(self, work: Callable[[Transaction], T]) -> T:
+        """`transact` in one of the database's own threads, of which there is one for each connection."""
+        return await self.work(lambda: self.transact(work))
+
+    async def work(self, work: Callable[[], T]) -> T:
+        """Run `work`, which calls `transact` as often as it likes, in one of the database's own threads."""
+        return await asyncio.get_running_loop().run_in_executor(self._threads, work)
 
     async def ping(self) -> None:
         """Whether the database answers. Raises Unavailable."""
@@ -168,7 +171,7 @@ class Database:
             if time.monotonic() < self._connect_not_before:
                 raise errors.Unavailable("the database is away", code="database_away")
         try:
-            connection = _Connection(self._target.connect())
+            connection = _Connection(_driver(self._address, self._application))
         except errors.Unavailable:
             with self._gate:
                 self._connect_delay_s = min(max(self._connect_delay_s * 2, RECONNECT_DELAY_S), RECONNECT_DELAY_MAX_S)
@@ -193,62 +196,26 @@ class Database:
             connection.close()
 
 
-class _Target:
-    """Where a DSN points, and how to connect there."""
-
-    def __init__(self, dsn: str, settings: Settings, application: str) -> None:
-        parts = urlsplit(dsn)
-        query = {name: values[-1] for name, values in parse_qs(parts.query).items()}
-        if parts.scheme not in {"postgresql", "postgres"} or not parts.username or not parts.path.strip("/"):
-            raise errors.ConfigError(["a POSTGRES_DSN must be postgresql://user:password@host:port/database"])
-        self._host, self._port = query.get("host") or parts.hostname or "localhost", parts.port or 5432
-        self._user, self._password = unquote(parts.username), unquote(parts.password or "")
-        self._name, self._application = unquote(parts.path.strip("/")), application
-        self._ssl = _ssl_context(query.get("sslmode", "disable"), query.get("sslrootcert"))
-        self._connect_timeout_s = settings.postgres_connect_timeout
-        self._answer_timeout_s = settings.statement_timeout + CLIENT_GRACE_S
-        self._options = (
-            f"-c statement_timeout={settings.statement_timeout * 1000:.0f} -c lock_timeout={settings.lock_timeout * 1000:.0f}"
-            f" -c idle_in_transaction_session_timeout={settings.delivery_deadline * 1000:.0f} -c timezone=UTC"
+def _driver(address: Address, application: str) -> pg8000.native.Connection:
+    """A new connection of the driver. Raises Unavailable."""
+    try:
+        sock = address.socket()
+        driver = pg8000.native.Connection(
+            address.user,
+            host=address.host,
+            database=address.database,
+            password=address.password,
+            sock=sock,
+            ssl_context=address.ssl_context,
+            application_name=application,
+            startup_params={"options": address.options},
         )
-
-    def connect(self) -> pg8000.native.Connection:
-        """A new connection. Raises Unavailable."""
-        where = f"{self._host}:{self._port}/{self._name} as {self._user}"
-        try:
-            sock = self._socket()
-            driver = pg8000.native.Connection(
-                self._user,
-                host=self._host,
-                database=self._name,
-                password=self._password,
-                sock=sock,
-                ssl_context=self._ssl,
-                application_name=self._application,
-                startup_params={"options": self._options},
-            )
-            sock.settimeout(self._answer_timeout_s)
-            driver._usock.settimeout(self._answer_timeout_s)  # with TLS it is another socket than ours
-        except pg8000.exceptions.DatabaseError as exc:
-            raise errors.Unavailable(f"cannot connect to {where}: {_message(exc)}", code="database_away") from exc
-        except Exception as exc:
-            raise errors.Unavailable(f"cannot connect to {where}: {exc or type(exc).__name__}", code="database_away") from exc
-        return driver
-
-    def _socket(self) -> socket.socket:
-        if self._host.startswith("/"):
-            sock = socket.socket(socket.AF_UNIX)
-            sock.settimeout(self._connect_timeout_s)
-            sock.connect(f"{self._host}/.s.PGSQL.{self._port}")
-            return sock
-        sock = socket.create_connection((self._host, self._port), timeout=self._connect_timeout_s)
-        # Without NODELAY a large parameter costs 40 ms (Nagle and delayed acknowledgement); the rest finds a dead peer within 30 s.
-        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-        for option, value in (("TCP_KEEPIDLE", 10), ("TCP_KEEPINTVL", 5), ("TCP_KEEPCNT", 3), ("TCP_USER_TIMEOUT", 30_000)):
-            if hasattr(socket, option):
-                sock.setsockopt(socket.IPPROTO_TCP, getattr(socket, option), value)
-        return sock
+        driver._usock.settimeout(address.answer_timeout_s)  # with TLS it is another socket than ours
+    except pg8000.exceptions.DatabaseError as exc:
+        raise errors.Unavailable(f"cannot connect to {address}: {_message(exc)}", code="database_away") from exc
+    except Exception as exc:
+        raise errors.Unavailable(f"cannot connect to {address}: {exc or type(exc).__name__}", code="database_away") from exc
+    return driver
 
 
 def connect(consumer: str, settings: Settings, application: str) -> Database:
@@ -256,19 +223,7 @@ def connect(consumer: str, settings: Settings, application: str) -> Database:
     return Database(settings.postgres_dsn(consumer), settings=settings, application=application)
 
 
-def _ssl_context(mode: str, root: str | None) -> ssl.SSLContext | bool:
-    """libpq's sslmode. `False` skips TLS; pg8000's own default would try it unverified and fall back in silence."""
-    if mode == "disable":
-        return False
-    if mode not in {"require", "verify-ca", "verify-full"}:
-        raise errors.ConfigError([f"a POSTGRES_DSN's sslmode must be disable, require, verify-ca or verify-full, not {mode!r}"])
-    context = ssl.create_default_context(cafile=root)
-    context.check_hostname = mode == "verify-full"
-    if mode == "require" and root is None:
-        context.verify_mode = ssl.CERT_NONE
-    return context
-
-
+_STATEMENT_STALE = frozenset({"0A000", "26000"})  # a migration changed what a prepared statement gives back: prepare it anew
 _SETTINGS_AT_FAULT = {
     "42P01": "schema",
     "42703": "schema",

@@ -7,6 +7,7 @@ OrderflowError 500
 │   ├── UnsupportedMediaType 415
 │   └── TooLarge 413
 ├── Unauthorized 401       the request's fault, not the event's
+├── MethodNotAllowed 405   likewise
 ├── Busy 409               nobody's: the same event is being handled elsewhere
 ├── Overloaded 429         nobody's: too much at once, here or at a remote limit
 ├── Unavailable 503        a dependency is away
@@ -22,6 +23,7 @@ class OrderflowError(Exception):
     """Something failed."""
 
     status: ClassVar[int] = 500
+    outcome: ClassVar[str] = "failed"
     code = "error"
 
     def __init__(self, detail: str = "", *, code: str = "", retry_after_s: float | None = None) -> None:
@@ -45,6 +47,7 @@ class Refused(OrderflowError):
     """The event is not valid here."""
 
     status = 422
+    outcome = "refused"
     code = "invalid_event"
 
 
@@ -73,7 +76,16 @@ class Unauthorized(OrderflowError):
     """The delivery token is missing or wrong."""
 
     status = 401
+    outcome = "refused"
     code = "unauthorized"
+
+
+class MethodNotAllowed(OrderflowError):
+    """Only POST is taken here."""
+
+    status = 405
+    outcome = "refused"
+    code = "method_not_allowed"
 
 
 class Retryable(OrderflowError):
@@ -87,6 +99,7 @@ class Busy(Retryable):
     """The same event is being handled elsewhere."""
 
     status = 409
+    outcome = "busy"
     code = "busy"
 
 
@@ -94,6 +107,7 @@ class Overloaded(Retryable):
     """More arrives than can be handled now."""
 
     status = 429
+    outcome = "overloaded"
     code = "overloaded"
 
 
@@ -101,6 +115,7 @@ class Unavailable(Retryable):
     """A dependency is away."""
 
     status = 503
+    outcome = "unavailable"
     code = "unavailable"
 
 

@@ -29,7 +29,7 @@ from shared import config, errors, logs, problem, telemetry
 
 log = logging.getLogger(__name__)
 
-Handle = Callable[[Request], Awaitable[Any]]
+Handle = Callable[[Request], Awaitable[ASGIApp]]
 
 KEEP_ALIVE_S = 75  # longer than a client's or proxy's pool keeps a connection, so that it is never the server that closes first
 
@@ -119,8 +119,7 @@ async def _answered(request: Request, handle: Handle, *, token: bool) -> ASGIApp
     try:
         if token and request.method not in {"GET", "HEAD"}:
             _authorize(request)
-        answer: ASGIApp = await handle(request)
-        return answer
+        return await handle(request)
     except errors.OrderflowError as exc:
         return problem.response(exc)
     except Exception:

@@ -1,0 +1,90 @@
+"""Where a PostgreSQL DSN points, and how a connection there is to behave. libpq's `sslmode`, `sslrootcert` and `host` are understood."""
+
+import socket
+import ssl
+from dataclasses import dataclass, field
+from typing import Self
+from urllib.parse import parse_qs, unquote, urlsplit
+
+from shared import errors
+from shared.config import Settings
+
+ANSWER_GRACE_S = 2.0  # how much later than the server's own statement_timeout the client gives up on an answer
+# Finds a dead peer within 30 s; a platform has the options that its socket module names.
+_KEEPALIVE = {"TCP_KEEPIDLE": 10, "TCP_KEEPINTVL": 5, "TCP_KEEPCNT": 3, "TCP_USER_TIMEOUT": 30_000}
+
+
+@dataclass(frozen=True, slots=True)
+class Address:
+    """A database server and a database in it. Its text names no password."""
+
+    host: str
+    port: int
+    database: str
+    user: str
+    password: str = field(repr=False)
+    ssl_context: ssl.SSLContext | bool
+    connect_timeout_s: float
+    answer_timeout_s: float
+    options: str
+
+    @classmethod
+    def parse(cls, dsn: str, settings: Settings) -> Self:
+        """Read `postgresql://user:password@host:port/database?sslmode=…`. Raises ConfigError, without the DSN in its text."""
+        try:
+            parts = urlsplit(dsn)
+            port = parts.port or 5432
+        except ValueError as exc:
+            raise errors.ConfigError([f"a POSTGRES_DSN is not a URL: {exc}"]) from None
+        if parts.scheme not in {"postgresql", "postgres"} or not parts.username or not parts.path.strip("/"):
+            raise errors.ConfigError(["a POSTGRES_DSN must be postgresql://user:password@host:port/database"])
+        query = {name: values[-1] for name, values in parse_qs(parts.query).items()}
+        return cls(
+            host=query.get("host") or parts.hostname or "localhost",
+            port=port,
+            database=unquote(parts.path.strip("/")),
+            user=unquote(parts.username),
+            password=unquote(parts.password or ""),
+            ssl_context=_ssl_context(query.get("sslmode", "disable"), query.get("sslrootcert")),
+            connect_timeout_s=settings.postgres_connect_timeout,
+            answer_timeout_s=settings.statement_timeout + ANSWER_GRACE_S,
+            options=(
+                f"-c statement_timeout={settings.statement_timeout * 1000:.0f} -c lock_timeout={settings.lock_timeout * 1000:.0f}"
+                f" -c idle_in_transaction_session_timeout={settings.delivery_deadline * 1000:.0f} -c timezone=UTC"
+            ),
+        )
+
+    def __str__(self) -> str:
+        """Host, port, database and user."""
+        return f"{self.host}:{self.port}/{self.database} as {self.user}"
+
+    def socket(self) -> socket.socket:
+        """A connected socket: Unix where `host` is a folder, else TCP. Raises OSError."""
+        if self.host.startswith("/"):
+            sock = socket.socket(socket.AF_UNIX)
+            sock.settimeout(self.connect_timeout_s)
+            sock.connect(f"{self.host}/.s.PGSQL.{self.port}")
+            return sock
+        sock = socket.create_connection((self.host, self.port), timeout=self.connect_timeout_s)
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # without it a large parameter costs 40 ms
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        for option, value in _KEEPALIVE.items():
+            if hasattr(socket, option):
+                sock.setsockopt(socket.IPPROTO_TCP, getattr(socket, option), value)
+        return sock
+
+
+def _ssl_context(mode: str, root: str | None) -> ssl.SSLContext | bool:
+    """What pg8000 takes. `False` skips TLS; the driver's own default would try it unverified and fall back in silence."""
+    if mode == "disable":
+        return False
+    if mode not in {"require", "verify-ca", "verify-full"}:
+        raise errors.ConfigError([f"a POSTGRES_DSN's sslmode must be disable, require, verify-ca or verify-full, not {mode!r}"])
+    try:
+        context = ssl.create_default_context(cafile=root)
+    except OSError as exc:
+        raise errors.ConfigError([f"a POSTGRES_DSN's sslrootcert {root} cannot be read: {exc}"]) from exc
+    context.check_hostname = mode == "verify-full"
+    if mode == "require" and root is None:
+        context.verify_mode = ssl.CERT_NONE
+    return context

@@ -1,0 +1,47 @@
+"""Outcomes as HTTP answers, as metrics, and as a line in the log for each event that was not handled."""
+
+import logging
+from collections.abc import Sequence
+
+from starlette.responses import JSONResponse, Response
+
+from shared import errors, events, problem, telemetry
+from shared.grouping import Outcome
+
+log = logging.getLogger(__name__)
+
+
+def single(outcome: Outcome) -> Response:
+    """The answer to one event: 200 with its outcome, or a problem."""
+    return problem.response(outcome) if isinstance(outcome, errors.OrderflowError) else JSONResponse({"outcome": outcome})
+
+
+def batch(outcomes: Sequence[Outcome]) -> Response:
+    """The answer to a batch: one entry for each event, in request order; 200 when all were done or duplicates, else 207."""
+    failed = any(isinstance(outcome, errors.OrderflowError) for outcome in outcomes)
+    return JSONResponse({"results": [_entry(outcome) for outcome in outcomes]}, status_code=207 if failed else 200)
+
+
+def report(name: str, wanted: Sequence[events.Event | errors.Refused], outcomes: Sequence[Outcome], seconds: float) -> None:
+    """Count a request of the function `name` and what became of its events; say so of each that was not handled."""
+    telemetry.request_events.labels(name).observe(len(outcomes))
+    telemetry.delivery_seconds.labels(name).observe(seconds)
+    for event, outcome in zip(wanted, outcomes, strict=True):
+        if not isinstance(outcome, errors.OrderflowError):
+            telemetry.deliveries.labels(name, outcome).inc()
+            continue
+        telemetry.deliveries.labels(name, outcome.outcome).inc()
+        facts = {"function": name, "status": outcome.status, "code": outcome.code, "detail": problem.bounded(outcome.detail)}
+        if isinstance(event, events.Event):
+            facts |= {"event_id": event.event_id, "order_id": event.order_id}
+        log.warning("an event was not handled", extra=facts)
+
+
+def _entry(outcome: Outcome) -> dict[str, object]:
+    if not isinstance(outcome, errors.OrderflowError):
+        return {"status": 200, "outcome": outcome}
+    entry: dict[str, object] = {"status": outcome.status, "outcome": outcome.outcome, "code": outcome.code}
+    entry["detail"] = problem.bounded(outcome.detail)
+    if outcome.retry_after_s is not None:
+        entry["retry_after_s"] = round(outcome.retry_after_s, 3)
+    return entry

@@ -1,0 +1,189 @@
+"""An HTTP request read as CloudEvents 1.0: binary mode, structured mode, or a batch.
+
+By hand rather than by the SDK: its reading takes 50 of the 127 µs of a delivery, takes a cut-off body for data, and refuses batches.
+A test holds the two against each other.
+"""
+
+import base64
+import binascii
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from urllib.parse import unquote
+
+import msgspec
+
+from shared import errors, events
+
+BATCH = "application/cloudevents-batch+json"
+STRUCTURED = "application/cloudevents+json"
+
+# What a KafkaSource calls a record that is no CloudEvent: it names a place, not an event.
+_PLACE = re.compile(r"partition:\d+/offset:\d+")
+_TRACEPARENT = re.compile(r"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}")
+_JSON = re.compile(r"(application|text)/([a-z0-9!#$&^_.+-]+\+)?json", re.IGNORECASE)
+_EXTENSION = re.compile(r"[\x20-\x7e]{1,256}")
+
+
+class _Attributes(msgspec.Struct, frozen=True):
+    """A structured CloudEvent: the attributes that are read here, and the data untouched."""
+
+    specversion: str = ""
+    id: str = ""
+    type: str = ""
+    source: str = ""
+    datacontenttype: str | None = None
+    data: msgspec.Raw = msgspec.Raw()
+    data_base64: str | None = None
+    correlationid: str | None = None
+    causationid: str | None = None
+    traceparent: str | None = None
+    kafkatopic: str | None = None
+    knativekafkapartition: int | str | None = None
+    knativekafkaoffset: int | str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Delivery:
+    """One CloudEvent as it was delivered: what it says of itself, its data byte for byte, and what came beside it."""
+
+    id: str
+    type: str
+    payload: bytes
+    context: events.Context
+
+    @property
+    def plain(self) -> bool:
+        """Whether a KafkaSource wrapped a record that is no CloudEvent."""
+        return self.type == events.KNATIVE_KAFKA_TYPE
+
+    def names(self, event_id: str) -> bool:
+        """Whether this delivery's own id is `event_id`, or only a place in a topic.
+
+        An HTTP header may hold it percent-encoded (the HTTP binding), as UTF-8, or, behind a KafkaSource, as Latin-1 with `?` for the rest.
+        """
+        return (
+            self.id == event_id
+            or _PLACE.fullmatch(self.id) is not None
+            or unquote(self.id) == event_id
+            or self.id in {event_id.encode().decode("latin-1"), event_id.encode("latin-1", "replace").decode("latin-1")}
+        )
+
+
+Read = Delivery | errors.Refused
+_batch = msgspec.json.Decoder(list[_Attributes])
+_elements = msgspec.json.Decoder(list[msgspec.Raw])
+_one = msgspec.json.Decoder(_Attributes)
+
+
+def is_batch(headers: Mapping[str, str]) -> bool:
+    """Whether the request holds a batch. ce- headers come first: a KafkaSource passes a broken record on with its content-type."""
+    return _media_type(headers) == BATCH and "ce-specversion" not in headers
+
+
+def read_batch(body: bytes, events_max: int) -> list[Read]:
+    """The events of a batch in their order, each as it is or as its own refusal. Raises NotACloudEvent, TooLarge for the whole."""
+    try:
+        found: list[Read] = [_structured(attributes) for attributes in _batch.decode(body)]
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+        found = [_element(raw) for raw in _split(body)]
+    if len(found) > events_max:
+        raise errors.TooLarge(f"the batch has {len(found)} events; at most {events_max} are taken")
+    return found
+
+
+def read_one(headers: Mapping[str, str], body: bytes) -> Delivery:
+    """The event of a request in binary or structured mode. Raises NotACloudEvent, UnsupportedMediaType, Refused."""
+    if "ce-specversion" in headers or "ce-type" in headers or "ce-id" in headers:
+        return _binary(headers, body)
+    media_type = _media_type(headers)
+    if media_type == STRUCTURED:
+        found = _element(body)
+        if isinstance(found, errors.Refused):
+            raise found
+        return found
+    if media_type.startswith("application/cloudevents"):
+        raise errors.UnsupportedMediaType(f"content-type: {media_type} is not read here, only {STRUCTURED} and {BATCH}")
+    raise errors.NotACloudEvent("the request has no ce-specversion header and its content-type is not one of CloudEvents")
+
+
+def _binary(headers: Mapping[str, str], body: bytes) -> Delivery:
+    get = headers.get
+    return _checked(
+        _Attributes(
+            specversion=get("ce-specversion", ""),
+            id=get("ce-id", ""),
+            type=get("ce-type", ""),
+            source=get("ce-source", ""),
+            datacontenttype=get("content-type"),
+            correlationid=get("ce-correlationid"),
+            causationid=get("ce-causationid"),
+            traceparent=get("traceparent") or get("ce-traceparent"),
+            kafkatopic=get("ce-kafkatopic"),
+            knativekafkapartition=get("ce-knativekafkapartition"),
+            knativekafkaoffset=get("ce-knativekafkaoffset"),
+        ),
+        body,
+    )
+
+
+def _split(body: bytes) -> list[msgspec.Raw]:
+    try:
+        return _elements.decode(body)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as exc:
+        raise errors.NotACloudEvent(f"the body is not a JSON array of CloudEvents: {exc}") from exc
+
+
+def _element(raw: bytes | msgspec.Raw) -> Read:
+    try:
+        return _structured(_one.decode(raw))
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as exc:
+        return errors.NotACloudEvent(f"not a CloudEvent in JSON: {exc}")
+
+
+def _structured(attributes: _Attributes) -> Read:
+    try:
+        payload = bytes(attributes.data) if attributes.data_base64 is None else base64.b64decode(attributes.data_base64, validate=True)
+        return _checked(attributes, payload)
+    except errors.Refused as refusal:
+        return refusal
+    except (binascii.Error, ValueError) as exc:
+        return errors.NotACloudEvent(f"data_base64: {exc}")
+
+
+def _checked(attributes: _Attributes, payload: bytes) -> Delivery:
+    if attributes.specversion != "1.0":
+        raise errors.NotACloudEvent(f"specversion: must be 1.0, not {attributes.specversion[:16]!r}")
+    for name in ("id", "type", "source"):
+        if not getattr(attributes, name):
+            raise errors.NotACloudEvent(f"{name}: a CloudEvent must have it, and not empty")
+    delivery = Delivery(attributes.id, attributes.type, payload, _context(attributes))
+    content = attributes.datacontenttype
+    if content and not delivery.plain and not _JSON.fullmatch(content.partition(";")[0].strip()):
+        raise errors.UnsupportedMediaType(f"content-type: the data of an event must be JSON, not {content[:64]!r}")
+    return delivery
+
+
+def _context(attributes: _Attributes) -> events.Context:
+    return events.Context(
+        _extension(attributes.correlationid),
+        _extension(attributes.causationid),
+        attributes.traceparent if attributes.traceparent and _TRACEPARENT.fullmatch(attributes.traceparent) else None,
+        _extension(attributes.kafkatopic)
+        or (attributes.source.partition("#")[2] or None if attributes.type == events.KNATIVE_KAFKA_TYPE else None),
+        _number(attributes.knativekafkapartition),
+        _number(attributes.knativekafkaoffset),
+    )
+
+
+def _extension(value: str | None) -> str | None:
+    return value if value and _EXTENSION.fullmatch(value) else None
+
+
+def _number(value: int | str | None) -> int | None:
+    text = str(value)
+    return int(text) if text.isascii() and text.isdigit() and len(text) < 20 else None
+
+
+def _media_type(headers: Mapping[str, str]) -> str:
+    return headers.get("content-type", "").partition(";")[0].strip().lower()

@@ -1,0 +1,118 @@
+"""Deliveries that arrive together share a transaction (group commit), and when it fails no event pays for another's fault.
+
+While one transaction commits the next group fills, so nothing waits for a timer and an idle event waits for nothing.
+"""
+
+import asyncio
+import contextlib
+import logging
+import random
+import time
+from collections import deque
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Literal
+
+from shared import errors, events
+from shared.config import Settings
+
+log = logging.getLogger(__name__)
+
+Outcome = Literal["done", "duplicate"] | errors.OrderflowError
+# One transaction over some events, in a thread; `lock_timeout_ms` None is the connection's own.
+Commit = Callable[[Sequence[events.Event], int | None], list[Outcome]]
+
+CONFLICTS_MAX = 6  # how often a part that met another transaction is repeated
+LOCK_TIMEOUT_SPLIT_MS = 20  # in the parts of a group that waited too long: its neighbours have waited enough
+
+
+def settle(part: Sequence[events.Event], commit: Commit, *, until: float, lock_timeout_ms: int | None = None) -> list[Outcome]:
+    """Commit `part`, events with ids of their own, in as few transactions as can be; an outcome for each, in their order.
+
+    An error that one event can cause (a value, a constraint, a bug, a lock held by somebody) splits the part by halves. Two transactions
+    in each other's way: the part is repeated. A lost connection or a timeout splits nothing. Nothing is begun after `until` (monotonic).
+    """
+    failure: errors.OrderflowError = errors.Unavailable("there was no time left to begin", code="deadline")
+    for attempt in range(CONFLICTS_MAX):
+        if time.monotonic() >= until:
+            break
+        try:
+            return commit(part, lock_timeout_ms)
+        except errors.Conflict as exc:
+            failure = exc
+            time.sleep(random.uniform(0, 0.005 * 2**attempt))  # noqa: S311  jitter, no secret
+        except errors.Unavailable as exc:
+            return [exc] * len(part)
+        except errors.OrderflowError as exc:
+            if len(part) == 1:
+                return [exc]
+            shorter = LOCK_TIMEOUT_SPLIT_MS if isinstance(exc, errors.Busy) else lock_timeout_ms
+            middle = len(part) // 2
+            return [
+                outcome for half in (part[:middle], part[middle:]) for outcome in settle(half, commit, until=until, lock_timeout_ms=shorter)
+            ]
+    return [failure] * len(part)
+
+
+@dataclass(slots=True)
+class _Waiting:
+    """What one request handed in, and where its answer goes. A batch keeps its transaction to itself."""
+
+    events: Sequence[events.Event]
+    until: float
+    answer: asyncio.Future[list[Outcome]]
+    alone: bool = field(default=False)
+
+
+class Grouping:
+    """Gathers what waits into groups and settles each in a thread, as many at once as there are connections."""
+
+    def __init__(self, settled: Callable[[Sequence[events.Event], float], Awaitable[list[Outcome]]], settings: Settings) -> None:
+        self._settled = settled
+        self._events_max = settings.group_events_max
+        self._queue_events_max = settings.queue_events_max
+        self._deadline_s = settings.delivery_deadline
+        self._lanes_max = settings.postgres_connections
+        self._lanes: set[asyncio.Task[None]] = set()
+        self._queue: deque[_Waiting] = deque()
+        self._queued_events = 0
+
+    async def submit(self, handed_in: Sequence[events.Event], *, alone: bool) -> list[Outcome]:
+        """The outcome of each event, after the commit. Raises Overloaded when too many wait already."""
+        if self._queued_events + len(handed_in) > self._queue_events_max:
+            raise errors.Overloaded(f"more than {self._queue_events_max} events wait here")
+        waiting = _Waiting(handed_in, time.monotonic() + self._deadline_s, asyncio.get_running_loop().create_future(), alone)
+        self._queue.append(waiting)
+        self._queued_events += len(handed_in)
+        if len(self._lanes) < self._lanes_max:
+            lane = asyncio.create_task(self._lane())
+            self._lanes.add(lane)
+            lane.add_done_callback(self._lanes.discard)
+        return await waiting.answer
+
+    async def _lane(self) -> None:
+        while self._queue:
+            group = self._next_group()
+            wanted = [event for waiting in group for event in waiting.events]
+            try:
+                outcomes = await self._settled(wanted, min(waiting.until for waiting in group))
+            except Exception as exc:  # whatever it is, every request gets its answer
+                log.exception("a group of events could not be settled")
+                outcomes = [errors.Bug(f"{type(exc).__name__} while the group was settled")] * len(wanted)
+            rest = iter(outcomes)
+            for waiting in group:
+                own = [next(rest) for _ in waiting.events]
+                with contextlib.suppress(asyncio.InvalidStateError):  # its request may have gone
+                    waiting.answer.set_result(own)
+
+    def _next_group(self) -> list[_Waiting]:
+        group: list[_Waiting] = []
+        size = 0
+        while self._queue:
+            waiting = self._queue[0]
+            if group and (waiting.alone or group[0].alone or size + len(waiting.events) > self._events_max):
+                break
+            group.append(self._queue.popleft())
+            size += len(waiting.events)
+        self._queued_events -= size
+        return group
