@@ -1,0 +1,112 @@
+"""The desk where orders are placed: a validated order becomes rows, an event and an answer."""
+
+import asyncio
+import logging
+import time
+import uuid
+from collections.abc import Sequence
+from datetime import UTC, datetime
+
+from functions.orders import faults, idempotency, models, store
+from shared import errors, events, outbox
+from shared.config import Settings
+from shared.database import Database
+
+log = logging.getLogger(__name__)
+
+PAYMENT_METHOD = "card"
+TRIES_MAX = 3  # of a transaction that met another one
+SWEEP_INTERVAL_S = 60.0
+SWEEP_PAUSE_S = 0.1  # between two steps others have their turn
+
+
+class Desk:
+    """Places orders, and now and then clears away the keys that expired."""
+
+    def __init__(self, database: Database, settings: Settings) -> None:
+        self._database, self._settings = database, settings
+        self._hint = outbox.Hint(database)
+        self._turns = idempotency.Turns()
+        self._waiting = 0
+        self._sweep_not_before = 0.0
+        self._sweeping: asyncio.Task[None] | None = None
+
+    async def place(self, new: models.NewOrder, *, key: str | None, traceparent: str | None) -> tuple[idempotency.Answer, bool]:
+        """Store the order, or find what its key was answered before; says which. Raises errors.
+
+        After Unavailable the order may be there all the same (a commit whose answer was lost): only a key makes it safe to try again.
+        """
+        if self._waiting >= self._settings.queue_events_max:
+            raise errors.Overloaded("more orders arrive than can be stored now")
+        placement = self._placement(new, key, traceparent)
+        self._waiting += 1
+        try:
+            answer = await self._stored(placement)
+        finally:
+            self._waiting -= 1
+        if isinstance(answer, idempotency.KeyReused):
+            raise answer
+        replayed = answer.order_id != placement.order.id
+        if not replayed:
+            self._hint.send()
+        self._sweep_soon()
+        return answer, replayed
+
+    async def _stored(self, placement: store.Placement) -> store.Outcome:
+        if placement.claim is None:
+            return await self._transacted(placement, lock_timeout_s=self._settings.lock_timeout)
+        async with self._turns.turn(placement.claim.user_id, placement.claim.key) as left_s:
+            try:
+                return await self._transacted(placement, lock_timeout_s=left_s)
+            except errors.Busy as exc:
+                raise idempotency.still_working() from exc
+
+    async def _transacted(self, placement: store.Placement, *, lock_timeout_s: float) -> store.Outcome:
+        for tries_left in reversed(range(TRIES_MAX)):
+            try:
+                return await self._database.work(lambda: self._committed([placement], lock_timeout_ms=int(lock_timeout_s * 1000))[0])
+            except errors.Conflict:
+                if not tries_left:
+                    raise
+        raise AssertionError("the last try returns or raises")
+
+    def _committed(self, placements: Sequence[store.Placement], *, lock_timeout_ms: int) -> list[store.Outcome]:
+        return self._database.transact(lambda tx: store.place(tx, placements, self._settings), lock_timeout_ms=lock_timeout_ms)
+
+    def _placement(self, new: models.NewOrder, key: str | None, traceparent: str | None) -> store.Placement:
+        units = new.merged()
+        amount = sum(units.values()) * self._settings.order_item_price_kopecks
+        if amount > events.AMOUNT_KOPECKS_MAX:
+            limit = events.AMOUNT_KOPECKS_MAX
+            raise faults.InvalidRequest([faults.fault("items", "amount_max", f"the order costs {amount} kopecks, more than {limit}")])
+        order = models.Order(
+            id=str(uuid.uuid4()),
+            user_id=new.user_id,
+            status="paid",
+            items=[models.OrderedItem(product_id=product, quantity=quantity) for product, quantity in units.items()],
+        )
+        paid = events.OrderPaid(
+            event_id=str(uuid.uuid4()),
+            occurred_at=datetime.now(UTC),
+            order_id=order.id,
+            user_id=order.user_id,
+            amount=amount,
+            payment_method=PAYMENT_METHOD,
+        ).within(events.Context(traceparent=traceparent))
+        response = order.model_dump_json().encode()
+        claim = idempotency.Claim(order.user_id, key, new.canonical_sha256(), order.id, response) if key is not None else None
+        return store.Placement(order, paid, response, claim)
+
+    def _sweep_soon(self) -> None:
+        if time.monotonic() >= self._sweep_not_before and (self._sweeping is None or self._sweeping.done()):
+            self._sweep_not_before = time.monotonic() + SWEEP_INTERVAL_S
+            self._sweeping = asyncio.get_running_loop().create_task(self._sweep())
+
+    async def _sweep(self) -> None:
+        try:
+            full = True
+            while full:
+                full = await self._database.run(idempotency.sweep) == idempotency.SWEEP_ROWS_MAX
+                await asyncio.sleep(SWEEP_PAUSE_S)
+        except errors.OrderflowError as exc:
+            log.warning("expired idempotency keys were not removed; the next sweep tries again", extra={"reason": exc.detail})
