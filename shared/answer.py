@@ -23,18 +23,28 @@ def batch(outcomes: Sequence[Outcome]) -> Response:
 
 
 def report(name: str, wanted: Sequence[events.Event | errors.Refused], outcomes: Sequence[Outcome], seconds: float) -> None:
-    """Count a request of the function `name` and what became of its events; say so of each that was not handled."""
+    """Count a request of the function `name` and what became of its events.
+
+    Each event that failed by its own fault gets a line in the log; those that must wait share one for each cause, for in an outage
+    there are many of them.
+    """
     telemetry.request_events.labels(name).observe(len(outcomes))
     telemetry.delivery_seconds.labels(name).observe(seconds)
+    waiting: dict[str, tuple[errors.Retryable, int]] = {}
     for event, outcome in zip(wanted, outcomes, strict=True):
-        if not isinstance(outcome, errors.OrderflowError):
-            telemetry.deliveries.labels(name, outcome).inc()
-            continue
-        telemetry.deliveries.labels(name, outcome.outcome).inc()
-        facts = {"function": name, "status": outcome.status, "code": outcome.code, "detail": problem.bounded(outcome.detail)}
-        if isinstance(event, events.Event):
-            facts |= {"event_id": event.event_id, "order_id": event.order_id}
-        log.warning("an event was not handled", extra=facts)
+        label = outcome.outcome if isinstance(outcome, errors.OrderflowError) else outcome
+        telemetry.deliveries.labels(name, label).inc()
+        if isinstance(outcome, errors.Retryable):
+            waiting[outcome.code] = outcome, waiting.get(outcome.code, (outcome, 0))[1] + 1
+        elif isinstance(outcome, errors.OrderflowError):
+            ids = {"event_id": event.event_id, "order_id": event.order_id} if isinstance(event, events.Event) else {}
+            log.warning("an event was not handled", extra=_facts(name, outcome) | ids)
+    for cause, count in waiting.values():
+        log.warning("events must come again", extra=_facts(name, cause) | {"events": count})
+
+
+def _facts(name: str, outcome: errors.OrderflowError) -> dict[str, object]:
+    return {"function": name, "status": outcome.status, "code": outcome.code, "detail": problem.bounded(outcome.detail)}
 
 
 def _entry(outcome: Outcome) -> dict[str, object]:

@@ -56,7 +56,9 @@ class _Connection:
     def run(self, sql: str, params: dict[str, object]) -> list[Row]:
         texts = {name: literals.text(value) for name, value in params.items()}
         try:
-            rows = self._statement(sql).run(**texts) if texts else self._driver.run(sql)
+            rows = self._statement(sql, texts).run(**texts) if texts else self._driver.run(sql)
+        except errors.Bug:
+            raise
         except pg8000.exceptions.DatabaseError as exc:
             if _state(exc) in _STATEMENT_STALE:
                 self.close()
@@ -84,9 +86,13 @@ class _Connection:
         with contextlib.suppress(pg8000.exceptions.InterfaceError, OSError):
             self._driver.close()
 
-    def _statement(self, sql: str) -> Any:
+    def _statement(self, sql: str, texts: dict[str, str | None]) -> Any:
         found = self._prepared.get(sql)
         if found is None:
+            try:
+                pg8000.native.to_statement(sql)[1](texts)
+            except pg8000.exceptions.InterfaceError as exc:  # nothing was sent: the statement itself is wrong
+                raise errors.Bug(str(exc), code="statement") from exc
             if len(self._prepared) >= STATEMENTS_MAX:
                 for statement in self._prepared.values():
                     statement.close()

@@ -21,10 +21,10 @@ def claim(tx: Transaction, table: str, wanted: Sequence[events.Event]) -> list[C
         row[0]
         for row in tx.run(
             f"INSERT INTO {table} (event_id, event_type, occurred_at, order_id)"  # noqa: S608  the name of a table of ours
-            " SELECT * FROM unnest(:ids::text[], :types::text[], :occurred_at::timestamptz[], :order_ids::text[])"
+            " SELECT * FROM unnest(:ids::text[], :event_types::text[], :occurred_at::timestamptz[], :order_ids::text[])"
             " ON CONFLICT (event_id) DO NOTHING RETURNING event_id",
             ids=[event.event_id for event in ordered],
-            types=[event.event_type for event in ordered],
+            event_types=[event.event_type for event in ordered],
             occurred_at=[event.occurred_at for event in ordered],
             order_ids=[event.order_id for event in ordered],
         )

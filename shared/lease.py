@@ -24,7 +24,7 @@ class Lease:
 _TAKE = """
 INSERT INTO {table} AS held
     (event_id, event_type, occurred_at, order_id, topic, partition, message_offset, status, lease_token, lease_ends_at)
-VALUES (:id, :type, :occurred_at::timestamptz, :order_id, :topic, :partition::int, :offset::bigint, 'claimed', :token,
+VALUES (:id, :event_type, :occurred_at::timestamptz, :order_id, :topic, :partition::int, :offset::bigint, 'claimed', :token,
         clock_timestamp() + make_interval(secs => :lease_s::float8))
 ON CONFLICT (event_id) DO UPDATE
     SET lease_token = excluded.lease_token, lease_ends_at = excluded.lease_ends_at, attempts = held.attempts + 1
@@ -59,7 +59,7 @@ class LeasedInbox:
             taken = tx.run(
                 self._take,
                 id=event.event_id,
-                type=event.event_type,
+                event_type=event.event_type,
                 occurred_at=event.occurred_at,
                 order_id=event.order_id,
                 topic=place.topic,
