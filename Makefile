@@ -1,0 +1,200 @@
+# `make help` is the index: it prints each target with the text after its ##.
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+MAKEFLAGS += --no-print-directory
+.NOTPARALLEL:
+
+# The first that runs and is new enough; the lock is made for 3.11.
+PYTHON ?= $(shell for name in python3.11 python3 python3.12 python3.13 python3.14; do \
+  "$$name" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo "$$name" && break; done)
+BIN := .venv/bin
+ORDERFLOW := $(BIN)/orderflow
+# The environment is rebuilt when what it was made from is no longer the same, whatever the clock says of the files.
+STAMP := .venv/made-from-$(shell cat requirements.lock pyproject.toml 2>/dev/null | sha256sum | cut -c1-16)
+FROM ?= beginning
+
+# Topics under the names that the environment gives them, as for every other part.
+PAYMENT := $(or $(KAFKA_ORDER_PAYMENT_COMPLETED_TOPIC),order.payment.completed)
+ASSEMBLY := $(or $(KAFKA_ORDER_ASSEMBLY_COMPLETED_TOPIC),order.assembly.completed)
+PAYMENT_DLQ := $(or $(KAFKA_ORDER_PAYMENT_COMPLETED_DLQ_TOPIC),order.payment.completed.dlq)
+ASSEMBLY_DLQ := $(or $(KAFKA_ORDER_ASSEMBLY_COMPLETED_DLQ_TOPIC),order.assembly.completed.dlq)
+NOTIFICATION_DLQ := $(or $(KAFKA_NOTIFICATION_DLQ_TOPIC),order.notification.dlq)
+PLAYGROUND := $(or $(KAFKA_TOPIC),test-topic)
+
+##@ The whole system
+
+.PHONY: demo
+demo: $(STAMP) ## from nothing: 5 orders go paid, assembled, notified; one poison record becomes a letter; then a summary
+	@$(need_java_for_our_broker)
+	@$(ORDERFLOW) demo
+
+.PHONY: run
+run: $(STAMP) ## everything, until Ctrl-C: broker, database, topics, migrations, functions, sources, relay
+	@$(need_java_for_our_broker)
+	@exec $(ORDERFLOW) up
+
+.PHONY: migrate
+migrate: $(STAMP) ## bring the database's tables and grants up to date
+	@$(ORDERFLOW) migrate
+
+.PHONY: order-run
+order-run: $(STAMP) ## the function orders alone, through functions-framework (PORT=8080)
+	@$(call function,orders,8080)
+
+.PHONY: assembly-run
+assembly-run: $(STAMP) ## the function assembly_on_payment alone, through functions-framework (PORT=8081)
+	@$(call function,assembly_on_payment,8081)
+
+.PHONY: notification-run
+notification-run: $(STAMP) ## the function notify alone, through functions-framework (PORT=8083)
+	@$(call function,notify,8083)
+
+##@ Checks
+
+.PHONY: check
+check: format-check lint types contracts test ## format, lint, types, layering, contracts, then all tests
+
+.PHONY: test
+test: $(STAMP) ## all tests, on a real broker and a real database (ARGS="-k name")
+	@$(need_java)
+	@$(BIN)/pytest $(ARGS)
+
+.PHONY: format
+format: $(STAMP) ## format the code
+	@$(BIN)/ruff format .
+	@$(BIN)/ruff check --fix-only --quiet .
+
+.PHONY: format-check
+format-check: $(STAMP)
+	@$(BIN)/ruff format --check .
+
+.PHONY: lint
+lint: $(STAMP) ## lint, and the layering of the modules
+	@$(BIN)/ruff check .
+	@$(BIN)/lint-imports
+
+.PHONY: types
+types: $(STAMP) ## strict types
+	@$(BIN)/mypy
+
+.PHONY: contracts
+contracts: $(STAMP) ## topics, AsyncAPI, schemas, manifests and code agree (`orderflow contracts generate` renews the schemas)
+	@$(ORDERFLOW) contracts check
+
+##@ Kafka
+
+.PHONY: kafka-up
+kafka-up: $(STAMP) ## start a broker alone, in the background
+	@$(need_java)
+	@$(ORDERFLOW) kafka up
+
+.PHONY: kafka-down
+kafka-down: $(STAMP) ## stop it; its data stay
+	@$(ORDERFLOW) kafka down
+
+.PHONY: kafka-reset
+kafka-reset: $(STAMP) ## stop it and forget its data
+	@$(ORDERFLOW) kafka reset --yes
+
+.PHONY: kafka-topics-create kafka-create-topics
+kafka-topics-create kafka-create-topics: $(STAMP) ## create every topic of contracts/topics.yaml
+	@$(ORDERFLOW) topics create --local
+
+.PHONY: kafka-topics
+kafka-topics: $(STAMP) ## list the topics
+	@$(ORDERFLOW) topics list
+
+.PHONY: kafka-describe
+kafka-describe: $(STAMP) ## describe a topic (TOPIC=)
+	@$(call needs,TOPIC)
+	@$(ORDERFLOW) topics describe $(TOPIC)
+
+.PHONY: kafka-topic-delete
+kafka-topic-delete: $(STAMP) ## delete a topic and its records (TOPIC=, YES=1 does not ask)
+	@$(call needs,TOPIC)
+	@$(ORDERFLOW) topics delete $(TOPIC) $(if $(YES),--yes)
+
+.PHONY: kafka-producer
+kafka-producer: $(STAMP) ## write each line of standard input to a topic (TOPIC=, KEY_SEPARATOR=:)
+	@$(call needs,TOPIC)
+	@$(ORDERFLOW) topics produce $(TOPIC) --lines $(if $(KEY_SEPARATOR),--key-separator '$(KEY_SEPARATOR)')
+
+.PHONY: kafka-consumer
+kafka-consumer: $(STAMP) ## show a topic's records (TOPIC=, FROM=beginning|latest, ARGS="--max 10 --json")
+	@$(call needs,TOPIC)
+	@$(ORDERFLOW) topics consume $(TOPIC) --from $(FROM) $(ARGS)
+
+.PHONY: kafka-consume-payment
+kafka-consume-payment: $(STAMP) ## every record of the payments' topic
+	@$(ORDERFLOW) topics consume $(PAYMENT) --from beginning $(ARGS)
+
+.PHONY: kafka-consume-assembly
+kafka-consume-assembly: $(STAMP) ## every record of the assemblies' topic
+	@$(ORDERFLOW) topics consume $(ASSEMBLY) --from beginning $(ARGS)
+
+.PHONY: kafka-consume-dlq
+kafka-consume-dlq: $(STAMP) ## every letter of every dead-letter topic
+	@$(ORDERFLOW) topics consume $(PAYMENT_DLQ) $(ASSEMBLY_DLQ) $(NOTIFICATION_DLQ) --from beginning $(ARGS)
+
+.PHONY: kafka-tail-payment
+kafka-tail-payment: $(STAMP) ## new records of the payments' topic only
+	@$(ORDERFLOW) topics consume $(PAYMENT) --from latest $(ARGS)
+
+.PHONY: kafka-tail-assembly
+kafka-tail-assembly: $(STAMP) ## new records of the assemblies' topic only
+	@$(ORDERFLOW) topics consume $(ASSEMBLY) --from latest $(ARGS)
+
+.PHONY: kafka-tail-notification-dlq
+kafka-tail-notification-dlq: $(STAMP) ## new letters of the notifications' dead-letter topic only
+	@$(ORDERFLOW) topics consume $(NOTIFICATION_DLQ) --from latest $(ARGS)
+
+.PHONY: kafka-playground
+kafka-playground: $(STAMP) ## write a record to the playground topic and read it back
+	@$(ORDERFLOW) topics produce $(PLAYGROUND) "hello at $$(date -u +%FT%TZ)" --key playground --header made-by=make
+	@$(ORDERFLOW) topics consume $(PLAYGROUND) --until-end
+
+##@ Housekeeping
+
+.PHONY: venv
+venv: $(STAMP) ## .venv, from requirements.lock (every other target makes it when it is missing or out of date)
+
+.PHONY: lock
+lock: ## renew requirements.lock from pyproject.toml (UPGRADE=1 takes the newest versions)
+	@$(call need_python)
+	@test -x build/lock/bin/uv || { $(PYTHON) -m venv build/lock && build/lock/bin/pip install --quiet --disable-pip-version-check uv==0.13.9; }
+	@build/lock/bin/uv pip compile --quiet --python-version 3.11 --generate-hashes --no-emit-index-url --no-header \
+	  --extra ops --extra dev $(if $(UPGRADE),--upgrade) --output-file requirements.lock pyproject.toml
+	@! grep -nE '://|--(extra-)?index-url|--find-links' requirements.lock || { echo "an address landed in requirements.lock" >&2; exit 1; }
+
+.PHONY: clean
+clean: ## remove what was built, not .venv and not the data in .orderflow
+	@rm -rf build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	@find . -name __pycache__ -type d -not -path './.venv/*' -prune -exec rm -rf {} +
+
+.PHONY: help
+help: ## this list
+	@awk -F ':.*## ' ' \
+	  /^##@/ { printf "\n%s\n", substr($$0, 5) } \
+	  /^[a-z][a-z -]*:.*## / { count = split($$1, names, " "); for (n = 1; n <= count; n++) printf "  make %-28s %s\n", names[n], $$2 }' Makefile
+
+# Whole and checked by hash: nothing is built that the lock does not name, and a half-made environment has no stamp.
+$(STAMP):
+	@$(call need_python)
+	@$(PYTHON) -c 'import venv, ensurepip' 2>/dev/null || { echo "Python's venv is missing: apt-get install python3-venv" >&2; exit 1; }
+	@echo "making .venv from requirements.lock" >&2
+	@rm -f .venv/made-from-*
+	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes --requirement requirements.lock
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
+	@touch $@
+
+need_python = test -n "$(PYTHON)" || { echo "Python 3.11 or newer is missing: apt-get install python3 python3-venv" >&2; exit 1; }
+need_java = command -v java >/dev/null || { echo "Java 17 or newer is missing: apt-get install openjdk-17-jre-headless" >&2; exit 1; }; \
+  major=$$(java -version 2>&1 | sed -nE 's/.*version "([0-9]+).*/\1/p' | head -n 1); test "$${major:-0}" -ge 17 || \
+  { echo "Java $${major:-of an unknown version} is too old, 17 or newer is needed: apt-get install openjdk-17-jre-headless" >&2; exit 1; }; \
+  command -v mvn >/dev/null || { echo "Maven is missing: apt-get install maven" >&2; exit 1; }
+# KAFKA_BROKERS names a broker that runs, and then neither is needed.
+need_java_for_our_broker = test -n "$${KAFKA_BROKERS:-}" || { $(need_java); }
+needs = test -n "$($(1))" || { echo "say which: make $@ $(1)=…" >&2; exit 2; }
+function = exec $(BIN)/functions-framework --asgi --target=handle --source=functions/$(1)/main.py --port $${PORT:-$(2)}
