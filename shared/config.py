@@ -76,6 +76,9 @@ class Settings(BaseSettings):
     kafka_retry_max_attempts: Annotated[int, Field(ge=0, le=100)] | None = None
     kafka_retry_backoff_base: PositiveSeconds | None = None
     kafka_unavailable_max: PositiveSeconds | None = None
+    kafka_group_protocol: Literal["classic", "consumer"] = "classic"  # every broker speaks classic; consumer needs Kafka 4
+    sink_urls: str = ""  # name=url,… of the Services that KafkaSource manifests name
+    sink_url_template: str = ""  # for names that SINK_URLS has not: http://gateway:8080/function/{name}
     retries: dict[str, Retry] = Field(default_factory=dict)
     overrides: dict[str, str] = Field(default_factory=dict)
 

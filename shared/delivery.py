@@ -83,9 +83,10 @@ def _function(handler: Callable[..., Any], kinds: Sequence[type[events.Event]], 
         if request.method != "POST":
             raise errors.MethodNotAllowed
         settings = config.settings()
-        batch = cloudevent.is_batch(request.headers)
+        headers = dict(request.headers)  # of a header that is repeated, the last; and each look-up is no longer a search
+        batch = cloudevent.is_batch(headers)
         body = await server.read_body(request, settings.batch_bytes_max if batch else settings.event_bytes_max)
-        read = cloudevent.read_batch(body, settings.batch_events_max) if batch else [cloudevent.read_one(request.headers, body)]
+        read = cloudevent.read_batch(body, settings.batch_events_max) if batch else [cloudevent.read_one(headers, body)]
         wanted = [_event(delivery, known) for delivery in read]
         outcomes = await _settled(wanted, settling(), batch=batch)
         answer.report(name, wanted, outcomes, time.perf_counter() - started)
