@@ -114,7 +114,10 @@ class Settings(BaseSettings):
 
     relay_sweep_interval: PositiveSeconds = 5.0
     relay_batch_rows: Annotated[int, Field(ge=1, le=2000)] = 500
+    relay_batch_bytes: Annotated[int, Field(ge=1024)] = 8 << 20
+    relay_workers: Annotated[int, Field(ge=1, le=16)] = 4
     relay_delivery_timeout: PositiveSeconds = 10.0
+    relay_topic_unknown_max: PositiveSeconds = 60.0
 
     def model_post_init(self, _context: object) -> None:
         """Refuse settings that only make sense together."""
@@ -129,6 +132,8 @@ class Settings(BaseSettings):
             faults.append("TELEGRAM_TIMEOUT: must be shorter than NOTIFICATION_LEASE, or a send outlives its lease")
         if not self.lock_timeout < self.statement_timeout < self.delivery_deadline:
             faults.append("STATEMENT_TIMEOUT: must lie between LOCK_TIMEOUT and DELIVERY_DEADLINE")
+        if self.relay_delivery_timeout >= self.delivery_deadline:
+            faults.append("RELAY_DELIVERY_TIMEOUT: must be shorter than DELIVERY_DEADLINE, at which PostgreSQL ends an idle transaction")
         if faults:
             raise errors.ConfigError(faults)
 

@@ -8,6 +8,7 @@ import asyncio
 import contextlib
 import logging
 import select
+import socket
 import threading
 import time
 from collections import deque
@@ -43,6 +44,10 @@ class Transaction:
         Parameters travel as text: write `:x::bigint` where the statement alone does not tell PostgreSQL the type.
         """
         return self._connection.run(sql, params)
+
+    def lost(self) -> bool:
+        """Whether the server has ended the connection while nothing was asked of it; its locks are then gone. Does not wait."""
+        return self._connection.lost()
 
 
 class _Connection:
@@ -80,6 +85,18 @@ class _Connection:
         found = bool(self._driver.notifications)
         self._driver.notifications.clear()
         return found
+
+    def lost(self) -> bool:
+        if not self.usable:
+            return True
+        sock = self._driver._usock
+        readable, _, _ = select.select([sock], [], [], 0)
+        if not readable:
+            return False
+        try:  # a FATAL error ("E", or an alert under TLS) and the end of the stream are losses; a notice or notification is not
+            return socket.socket.recv(sock, 1, socket.MSG_PEEK) in {b"", b"E", b"\x15"}
+        except OSError:
+            return True
 
     def close(self) -> None:
         self.usable = False
