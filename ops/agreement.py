@@ -1,0 +1,112 @@
+"""Whether contracts/topics.yaml, the KafkaSource manifests, asyncapi.yaml and the code say the same of each topic and consumer."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from ops import asyncapi, manifests
+from shared import errors, events, topics
+from shared.config import Settings
+from shared.topics import Catalogue, Topic
+
+LETTER_SPARE_BYTES = 64 << 10
+
+
+def faults(checkout: Path) -> list[str]:
+    """Everything in `checkout` that does not agree, one sentence each."""
+    try:
+        declared = topics.read(checkout / "contracts" / "topics.yaml")
+    except errors.ConfigError as exc:
+        return list(exc.faults)
+    found = [
+        *_of_topics(declared),
+        *_of_events(declared),
+        *_of_functions(declared, checkout),
+        *_of_roles(declared, checkout),
+        *_of_dlq_router(declared),
+    ]
+    return found + manifests.faults(declared, checkout) + asyncapi.faults(declared, checkout)
+
+
+def _of_topics(declared: Catalogue) -> Iterator[str]:
+    settings = [topic.setting for topic in declared.all()] + [consumer.setting for _, consumer in declared.consumers()]
+    for name in sorted({name for name in settings if settings.count(name) > 1}):
+        yield f"topics.yaml: {name} overrides two names"
+    for name in settings:
+        if not name.startswith("KAFKA_") or not name.endswith(("_TOPIC", "_GROUP_ID")):
+            yield f"topics.yaml: {name} is no setting: it must be KAFKA_…_TOPIC or KAFKA_…_GROUP_ID"
+    for topic in declared.all():
+        if topic.min_insync_replicas > topic.replication_factor:
+            yield f"topics.yaml: {topic.name}: min_insync_replicas are more than replication_factor"
+    for letters in declared.dead_letter_topics:
+        yield from _of_letters(letters, [topic for topic, consumer in declared.consumers() if consumer.dead_letter_topic == letters.name])
+
+
+def _of_letters(letters: Topic, sources: list[Topic]) -> Iterator[str]:
+    if not sources:
+        yield f"topics.yaml: {letters.name}: no consumer's letters go there"
+        return
+    wanted = 2 * max(int(topic.config["max.message.bytes"]) for topic in sources) + LETTER_SPARE_BYTES
+    if int(letters.config["max.message.bytes"]) != wanted:
+        yield f"topics.yaml: {letters.name}: max.message.bytes must be {wanted}, twice its largest source topic's and 64 KiB"
+    kept = int(letters.config["retention.ms"])
+    longest = max(_lifetime_ms(topic) for topic in sources)
+    if 0 <= kept < longest:
+        yield f"topics.yaml: {letters.name}: retention.ms is {kept}, and records of its source topics live up to {longest} ms"
+
+
+def _lifetime_ms(topic: Topic) -> int:
+    return int(topic.config["retention.ms"]) + int(topic.config["segment.ms"])
+
+
+def _of_events(declared: Catalogue) -> Iterator[str]:
+    known = {model.__name__: model for model in events.known().values()}
+    carried = {topic.event for topic in declared.topics if topic.event}
+    for name in sorted(known.keys() - carried):
+        yield f"topics.yaml: no topic carries {name}"
+    for topic in declared.topics:
+        if topic.event is None:
+            continue
+        model = known.get(topic.event)
+        if model is None:
+            yield f"topics.yaml: {topic.name}: there is no event {topic.event} in shared/events.py"
+        elif topic.name != model.TYPE or topic.setting != f"KAFKA_{model.TYPE.upper().replace('.', '_')}_TOPIC":
+            yield f"topics.yaml: {topic.name}: events of type {model.TYPE} travel on a topic and a setting of that name"
+
+
+def _of_functions(declared: Catalogue, checkout: Path) -> Iterator[str]:
+    for topic, consumer in declared.consumers():
+        main = checkout / "functions" / consumer.function / "main.py"
+        if not main.is_file():
+            yield f"topics.yaml: {consumer.group}: there is no {main.relative_to(checkout)}"
+            continue
+        text = main.read_text(encoding="utf-8")
+        if f'inbox="{consumer.inbox}"' not in text:
+            yield f"{main.relative_to(checkout)}: its inbox is not {consumer.inbox}, as topics.yaml says"
+        if f"events.{topic.event}" not in text:
+            yield f"{main.relative_to(checkout)}: it does not handle events.{topic.event} of {topic.name}"
+
+
+def _of_roles(declared: Catalogue, checkout: Path) -> Iterator[str]:
+    rows: list[dict[str, Any]] = yaml.safe_load((checkout / "contracts" / "roles.yaml").read_text(encoding="utf-8"))["roles"]
+    there = {(row["consumer"], row["process"]) for row in rows}
+    for _, consumer in declared.consumers():
+        if (consumer.role, consumer.function) not in there:
+            yield f"roles.yaml: there is no role of {consumer.role} for {consumer.function}, whose inbox is {consumer.inbox}"
+    for row in rows:
+        folder = checkout / "functions" / row["process"]
+        if not (folder / "main.py").is_file() and not (checkout / "connectors" / row["process"]).is_dir():
+            yield f"roles.yaml: {row['name']}: there is no process {row['process']}"
+
+
+def _of_dlq_router(declared: Catalogue) -> Iterator[str]:
+    from functions.dlq_router.addresses import Addresses
+
+    limits = Addresses(Settings.model_construct(overrides={}))
+    largest = max(int(topic.config["max.message.bytes"]) for topic in declared.dead_letter_topics)
+    if limits.letter_bytes_max < largest:
+        yield f"dlq_router: its producer takes {limits.letter_bytes_max} bytes, and a letter may have {largest}"
+    if limits.body_bytes_max < largest:
+        yield f"dlq_router: it takes bodies of {limits.body_bytes_max} bytes, and a failed record may need {largest}"
