@@ -1,5 +1,6 @@
 """Python values become PostgreSQL's literals, or are refused before the driver sees them."""
 
+from collections.abc import Iterator
 from datetime import UTC, datetime
 
 import pytest
@@ -7,9 +8,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from shared import errors, literals
-from tests.stack import Database
+from tests import stack
 
 TEXTS = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\x00"))
+
+
+@pytest.fixture(scope="module")
+def some_database(postgres: stack.PostgresServer) -> Iterator[stack.TestDatabase]:
+    made = postgres.new_database()
+    yield made
+    postgres.drop(made)
 
 
 def test_each_type_has_its_literal() -> None:
@@ -36,10 +44,10 @@ def test_a_type_without_a_literal_is_a_fault_of_the_caller() -> None:
 
 
 @given(st.lists(TEXTS | st.none() | st.just("null")))
-def test_an_array_comes_back_as_it_was(shared_database: Database, values: list[str | None]) -> None:
-    assert [[values]] == shared_database.run("SELECT :values::text[]", values=values)
+def test_an_array_comes_back_as_it_was(some_database: stack.TestDatabase, values: list[str | None]) -> None:
+    assert [[values]] == some_database.run("SELECT :values::text[]", values=values)
 
 
 @given(st.lists(st.binary()))
-def test_an_array_of_bytes_comes_back_as_it_was(shared_database: Database, values: list[bytes]) -> None:
-    assert [[values]] == shared_database.run("SELECT :values::bytea[]", values=values)
+def test_an_array_of_bytes_comes_back_as_it_was(some_database: stack.TestDatabase, values: list[bytes]) -> None:
+    assert [[values]] == some_database.run("SELECT :values::bytea[]", values=values)
