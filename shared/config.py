@@ -207,7 +207,7 @@ class _Patterns(_Source):
                 found["retries"].setdefault(match["consumer"].lower(), {})[field] = value
             elif name.startswith(_LIBRDKAFKA_PREFIXES):
                 found["kafka_security"][name.removeprefix("KAFKA_").lower().replace("_", ".")] = value
-            elif re.fullmatch(r"KAFKA_\w+_(TOPIC|GROUP_ID)", name):
+            elif re.fullmatch(r"KAFKA_TOPIC|KAFKA_\w+_(TOPIC|GROUP_ID)", name):
                 found["overrides"][name] = value
         return {name: values for name, values in found.items() if values}
 
