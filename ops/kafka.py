@@ -90,7 +90,8 @@ class Broker:
         aside = self.data / "log.new"
         shutil.rmtree(aside, ignore_errors=True)
         shutil.rmtree(self.data / "log", ignore_errors=True)
-        cluster_id = base64.urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=")
+        # Its first character is ours: one time in 64 it would be a "-", and the tool would take the id for an option.
+        cluster_id = "K" + base64.urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=")[1:]
         properties = str(self._properties(log_dirs=aside))
         done = subprocess.run(
             self._java("kafka.tools.StorageTool", "format", "--standalone", "-t", cluster_id, "-c", properties),
