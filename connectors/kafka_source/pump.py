@@ -1,0 +1,167 @@
+"""Deliveries in flight: which records go next, and when nothing does. Everything here runs in the event loop."""
+
+import asyncio
+import logging
+import time
+from collections.abc import Iterable, Sequence
+
+from connectors.kafka_source import answers, lanes, letter, metrics, verdicts
+from connectors.kafka_source.answers import Answer, Kind
+from connectors.kafka_source.plan import Source
+from connectors.kafka_source.record import Record
+from connectors.kafka_source.sink import BATCH_BYTES_MAX, Sink
+
+log = logging.getLogger(__name__)
+
+Group = tuple[list[Record], list[bytes]]  # records, and what they are as elements where they go as a batch
+
+
+class Pump:
+    """The deliveries of one source."""
+
+    def __init__(self, source: Source, sink: Sink, letters: letter.Letters, unavailable_max_s: float | None) -> None:
+        self.source = source
+        self.held: str | None = None
+        self.stopping = False
+        self.probing = False
+        self._sink = sink
+        self._letters = letters
+        self._lanes = lanes.Lanes(ordered=source.ordered)
+        self._verdicts = verdicts.Verdicts(source, self._lanes, sink, letters, unavailable_max_s=unavailable_max_s, go=self.go)
+        self.outage = self._verdicts.outage
+        self._suspects = self._verdicts.suspects
+        self._delivering: set[asyncio.Task[None]] = set()
+        self._alone = False
+        self._batch_timer: asyncio.TimerHandle | None = None
+
+    def accept(self, records: Iterable[Record]) -> None:
+        """`records` have arrived, in the order of their offsets."""
+        add = self._lanes.add
+        for record in records:
+            record.partition.accept(record)
+            add(record)
+        self.go()
+
+    @property
+    def wants_pause(self) -> bool:
+        """Whether Kafka should send nothing more for now. While an outage lasts, one record must be there to probe with."""
+        if self.held is not None or self.stopping:
+            return True
+        return self.outage.paused and bool(self._lanes.ready or self._suspects or self._suspects.lost)
+
+    async def release(self, wait_s: float) -> None:
+        """Let what is in flight end, within `wait_s`, now that some partitions are closed."""
+        flying = set(self._delivering)
+        if flying:
+            await asyncio.wait(flying, timeout=wait_s)
+        await self._letters.end(min(wait_s, 1.0), closed_only=True)
+
+    async def stop(self, wait_s: float) -> None:
+        """No new deliveries; those in flight, and their letters, get `wait_s` to end."""
+        self.stopping = True
+        until = time.monotonic() + wait_s
+        flying = set(self._delivering)
+        if flying:
+            _, late = await asyncio.wait(flying, timeout=wait_s)
+            for task in late:
+                task.cancel()
+            await asyncio.gather(*late, return_exceptions=True)
+        await self._letters.end(max(0.0, until - time.monotonic()), closed_only=False)
+        self._suspects.stop()
+
+    def go(self) -> None:
+        """Send what may be sent."""
+        while self._may_send():
+            suspects = bool(self._suspects)
+            group, elements = self._take()
+            if not group:
+                return
+            self._alone = suspects
+            self.probing = self.outage.paused
+            task = asyncio.get_running_loop().create_task(self._deliver(group, elements))
+            self._delivering.add(task)
+            task.add_done_callback(self._delivering.discard)
+
+    def _may_send(self) -> bool:
+        if self.stopping or self.held is not None or self._suspects.checking:
+            return False
+        flying = len(self._delivering)
+        if self.outage.paused:
+            return not flying and time.monotonic() >= self.outage.probe_at
+        if self._suspects:
+            return not flying
+        return not self._alone and flying < self.source.requests_in_flight
+
+    def _take(self) -> Group:
+        suspects = self._suspects.take(self._gone, one=self.outage.paused)
+        if len(suspects) > 1:
+            return suspects, [self._sink.envelope.element(record) for record in suspects]
+        if suspects:
+            return suspects, []
+        if self._verdicts.batches and not self.outage.paused:
+            return ([], []) if self._too_early() else self._take_batch()
+        record = self._lanes.next()
+        return ([], []) if record is None else ([record], [])
+
+    def _take_batch(self) -> Group:
+        group: list[Record] = []
+        elements: list[bytes] = []
+        aside: list[Record] = []
+        keys: set[bytes] = set()
+        size = 0
+        while len(group) < self.source.batch_size and len(aside) < self.source.batch_size and (record := self._lanes.next()) is not None:
+            if not self.source.ordered and record.key is not None:
+                if record.key in keys:  # at most one event of a key in a batch
+                    aside.append(record)
+                    continue
+                keys.add(record.key)
+            element = self._sink.envelope.element(record)
+            size += len(element) + 1
+            if group and size > BATCH_BYTES_MAX:
+                aside.append(record)
+                break
+            group.append(record)
+            elements.append(element)
+        self._lanes.again(aside)
+        return group, elements
+
+    def _too_early(self) -> bool:
+        """Whether a batch that is not full should still wait for more (orderflow.dev/batch-wait)."""
+        ready = self._lanes.ready
+        if not self.source.batch_wait_s or not ready or len(ready) >= self.source.batch_size:
+            return False
+        left = ready[0].arrived + self.source.batch_wait_s - time.monotonic()
+        if left > 0 and self._batch_timer is None:
+            self._batch_timer = asyncio.get_running_loop().call_later(left, self._batch_time)
+        return left > 0
+
+    def _batch_time(self) -> None:
+        self._batch_timer = None
+        self.go()
+
+    async def _deliver(self, group: list[Record], elements: Sequence[bytes]) -> None:
+        name = self.source.name
+        began = time.monotonic()
+        try:
+            answer = await self._sink.deliver(group, elements)
+        except Exception as exc:  # a bug of ours must not hold a partition for ever: it counts, and halving finds its record
+            log.exception("a delivery could not be made", extra={"source": name})
+            answer = Answer(Kind.COUNTED, None, "source_error", answers.cut(f"the source could not send this record: {exc!r}"))
+        metrics.request_seconds.labels(name).observe(time.monotonic() - began)
+        metrics.request_records.labels(name).observe(len(group))
+        status = answer.status if isinstance(answer, Answer) else 207
+        metrics.requests.labels(name, "none" if status is None else str(status)).inc()
+        self._delivering.discard(asyncio.current_task())
+        self._alone = self.probing = False
+        if not isinstance(answer, Answer):
+            self._verdicts.each(group, answer)
+        elif len(group) == 1:
+            self._verdicts.each(group, [answer])
+        else:
+            self._verdicts.whole(group, answer)
+        self.go()
+
+    def _gone(self, record: Record) -> bool:
+        if record.partition.closed:
+            self._lanes.finish(record)
+        return record.partition.closed

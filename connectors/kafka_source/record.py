@@ -1,0 +1,233 @@
+"""One record on its way, and the CloudEvent that it is: as KafkaSource shows it, for one request or as an element of a batch."""
+
+import re
+import struct
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from typing import cast
+
+import msgspec
+from confluent_kafka import TIMESTAMP_NOT_AVAILABLE, Message
+
+from connectors.kafka_source import partition
+from connectors.kafka_source.plan import Source
+
+_STRUCTURED = "application/cloudevents+json"
+_NAMES_MAX = 4096
+_REQUIRED = ("id", "type", "source")
+_JSON_TYPE = re.compile(r"(application|text)/([a-z0-9!#$&^_.+-]+\+)?json", re.IGNORECASE)
+# What HTTP carries unchanged: no control characters, nothing beyond Latin-1, no blanks at the ends.
+_HEADER_TEXT = re.compile(r"(?:[!-~\xa1-\xff](?:[ -~\xa0-\xff]*[!-~\xa1-\xff])?)?")
+
+_encoder = msgspec.json.Encoder()
+_syntax = msgspec.json.Decoder(msgspec.Raw)
+_members = msgspec.json.Decoder(dict[str, msgspec.Raw])
+
+HttpHeaders = list[tuple[bytes, bytes]]
+RecordHeaders = Sequence[tuple[str, str | bytes | None]]
+
+
+class Record:
+    """One record: where it lies, and what was tried. Attempts live in memory only."""
+
+    __slots__ = (
+        "arrived", "away_since", "aways", "done", "failures", "key", "message", "offset", "partition", "shared_failure", "size", "tries",
+    )  # fmt: skip
+
+    def __init__(self, message: Message, of: "partition.Partition", offset: int, arrived: float) -> None:
+        self.message = message
+        self.partition = of
+        self.offset = offset
+        self.key = message.key()
+        self.size = len(message)
+        self.arrived = arrived
+        self.done = False
+        self.tries = 0  # requests that carried it
+        self.failures = 0  # tries that count
+        self.shared_failure = False  # whether one of them was a request's that carried others too
+        self.aways = 0  # answers in a row that were not its fault
+        self.away_since: float | None = None
+
+
+class Envelope:
+    """Makes CloudEvents of one source's records."""
+
+    def __init__(self, source: Source) -> None:
+        self._source = source
+        self._origin = f"/apis/v1/namespaces/{source.namespace}/kafkasources/{source.name}"
+        self._extensions = dict(source.extensions)
+        self._names: dict[str, str] = {}
+        self._json_types: dict[str | None, bool] = {None: True}
+
+    def element(self, record: Record) -> bytes:
+        """The record as an element of a JSON batch. A value that is JSON stands there as it is, any other in base64."""
+        attributes, data = self._read(record)
+        members: dict[str, object] = dict(attributes)
+        if data is None:
+            pass
+        elif self._is_json(attributes.get("datacontenttype"), data):
+            members["data"] = msgspec.Raw(data)
+        else:
+            members["data_base64"] = data  # msgspec writes bytes in base64
+        return _encoder.encode(members)
+
+    def request(self, record: Record) -> tuple[HttpHeaders, bytes | None]:
+        """The record as one request: binary mode, or structured where HTTP headers could not carry its attributes unchanged."""
+        attributes, data = self._read(record)
+        if not all(_HEADER_TEXT.fullmatch(text) for text in attributes.values()):
+            return [(b"content-type", _STRUCTURED.encode())], self.element(record)
+        headers = [(b"Prefer", b"reply"), (b"Kn-Namespace", self._source.namespace.encode())]
+        for name, text in attributes.items():
+            key = {"datacontenttype": "content-type", "traceparent": "traceparent"}.get(name, f"ce-{name}")
+            headers.append((key.encode(), text.encode("latin-1")))
+        return headers, data
+
+    def _read(self, record: Record) -> tuple[dict[str, str], bytes | None]:
+        """Attributes and data of the event that the record is."""
+        attributes: dict[str, str] = {}
+        names = self._names
+        headers = headers_of(record.message)
+        for name, raw in headers:
+            attribute = names.get(name)
+            if attribute is None:
+                attribute = self._learn(name)
+            if attribute and raw is not None:
+                attributes[attribute] = raw.decode("utf-8", "replace") if isinstance(raw, bytes) else raw
+        data: bytes | None = record.message.value()
+        content_type = attributes.get("datacontenttype")
+        if "specversion" in attributes and all(attributes.get(name) for name in _REQUIRED):
+            pass
+        elif content_type and content_type.lower().startswith(_STRUCTURED) and (structured := _structured(data)):
+            attributes, data = structured
+        else:
+            attributes = self._plain(record, content_type, attributes.get("traceparent"), headers)
+        attributes.update(self._extensions)
+        attributes["knativekafkapartition"] = str(record.partition.number)
+        attributes["knativekafkaoffset"] = str(record.offset)
+        return attributes, data
+
+    def _learn(self, name: str) -> str:
+        """The attribute that the record header `name` holds; empty where it holds none."""
+        lower = name.lower()
+        if name.startswith("ce_"):
+            attribute = re.sub(r"[^a-z0-9]", "", lower[3:])
+            attribute = "" if attribute in {"data", "datacontenttype"} else attribute
+        else:
+            attribute = {"content-type": "datacontenttype", "traceparent": "traceparent"}.get(lower, "")
+        if len(self._names) < _NAMES_MAX:
+            self._names[name] = attribute
+        return attribute
+
+    def _plain(self, record: Record, content_type: str | None, traceparent: str | None, headers: RecordHeaders) -> dict[str, str]:
+        """A record that is no CloudEvent, as KafkaSource wraps it."""
+        number, offset = record.partition.number, record.offset
+        attributes = {
+            "specversion": "1.0",
+            "id": f"partition:{number}/offset:{offset}",
+            "source": f"{self._origin}#{record.partition.topic}",
+            "type": "dev.knative.kafka.event",
+            "subject": f"partition:{number}#{offset}",
+        }
+        kind, timestamp_ms = record.message.timestamp()
+        if kind != TIMESTAMP_NOT_AVAILABLE and (moment := _time(timestamp_ms)):
+            attributes["time"] = moment
+        if record.key:
+            attributes["key"] = attributes["partitionkey"] = key_text(record.key, self._source.key_type)
+        if content_type:
+            attributes["datacontenttype"] = content_type.lower()
+        if traceparent:
+            attributes["traceparent"] = traceparent
+        for name, raw in headers:
+            if raw is not None and name.lower() != "content-type":
+                shown = raw.decode("utf-8", "replace") if isinstance(raw, bytes) else raw
+                attributes["kafkaheader" + re.sub(r"[^a-z0-9]", "", name.lower())] = shown
+        return attributes
+
+    def _is_json(self, content_type: str | None, data: bytes) -> bool:
+        """Whether the data may stand in the batch as it is: JSON by its type, its encoding and its syntax."""
+        known = self._json_types.get(content_type)
+        if known is None:
+            known = _JSON_TYPE.fullmatch((content_type or "").partition(";")[0].strip()) is not None
+            if len(self._json_types) < _NAMES_MAX:
+                self._json_types[content_type] = known
+        if not known:
+            return False
+        try:
+            if not data.isascii():
+                data.decode()
+            _syntax.decode(data)
+        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+            return False
+        return True
+
+
+def headers_of(message: Message) -> RecordHeaders:
+    """The record's headers, in their order, repeats and nulls kept."""
+    return cast("RecordHeaders", message.headers() or ())
+
+
+def key_text(key: bytes, key_type: str) -> str:
+    """The key as KafkaSource shows it for a key type; a key that does not fit the type is shown as text."""
+    if key_type == "byte-array":
+        return msgspec.to_builtins(key)  # type: ignore[no-any-return]  # base64 text
+    if key_type == "int" and len(key) == 4:
+        return str(int.from_bytes(key, "big", signed=True))
+    if key_type == "float" and len(key) in {4, 8}:
+        return _java_float(key)
+    return key.decode("utf-8", "replace")
+
+
+def _java_float(key: bytes) -> str:
+    """Java's shortest text of a float or double: 1.5, 5.9E-44, NaN."""
+    code = ">f" if len(key) == 4 else ">d"
+    (number,) = struct.unpack(code, key)
+    if number != number or number in {float("inf"), float("-inf")}:  # noqa: PLR0124  NaN alone differs from itself
+        return {"nan": "NaN", "inf": "Infinity", "-inf": "-Infinity"}[str(number)]
+    digits = next((text for n in range(1, 18) if struct.pack(code, float(text := f"{number:.{n}g}")) == key), repr(number))
+    magnitude = abs(number)
+    if magnitude == 0 or 1e-3 <= magnitude < 1e7:
+        plain = f"{float(digits):f}".rstrip("0") if "e" in digits else digits
+        return plain if "." in plain and not plain.endswith(".") else f"{plain.rstrip('.')}.0"
+    mantissa, _, exponent = f"{float(digits):.{max(len(re.sub(r'[^0-9]', '', digits.partition('e')[0])) - 1, 1)}e}".partition("e")
+    mantissa = mantissa.rstrip("0") + ("0" if mantissa.rstrip("0").endswith(".") else "")
+    return f"{mantissa}E{int(exponent)}"
+
+
+def _time(timestamp_ms: int) -> str | None:
+    try:
+        return datetime.fromtimestamp(timestamp_ms / 1000, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+    except (ValueError, OverflowError, OSError):
+        return None
+
+
+def _structured(value: bytes | None) -> tuple[dict[str, str], bytes | None] | None:
+    """Attributes and data of a CloudEvent in JSON; None where the value is none, and the record then counts as plain."""
+    try:
+        if not value or (not value.isascii() and value.decode() is None):
+            return None
+        members = _members.decode(value)
+        texts = ((name, _text(raw)) for name, raw in members.items() if name not in {"data", "data_base64"})
+        attributes = {name: text for name, text in texts if text is not None}
+        if not all(attributes.get(name) for name in (*_REQUIRED, "specversion")):
+            return None
+        if "data_base64" in members:
+            return attributes, msgspec.json.decode(members["data_base64"], type=bytes)
+        data = members.get("data")
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError, ValueError):
+        return None
+    content_type = attributes.get("datacontenttype")
+    if data is not None and content_type and not _JSON_TYPE.fullmatch(content_type.partition(";")[0].strip()) and bytes(data)[:1] == b'"':
+        return attributes, msgspec.json.decode(data, type=str).encode()
+    return attributes, None if data is None else bytes(data)
+
+
+def _text(raw: msgspec.Raw) -> str | None:
+    """An attribute as text: 7 and true as KafkaSource writes them; null is absent. Raises ValueError for what is no attribute."""
+    found = msgspec.json.decode(raw)
+    if isinstance(found, bool):
+        return "true" if found else "false"
+    if found is None or isinstance(found, str):
+        return found
+    if isinstance(found, int):
+        return str(found)
+    raise ValueError("an attribute is text, a number or a truth value")

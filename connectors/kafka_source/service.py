@@ -1,0 +1,86 @@
+"""One source as a whole: its pump in the event loop, its reader in a thread, and what both say of it."""
+
+import asyncio
+import logging
+from collections.abc import Callable
+from datetime import UTC, datetime
+
+from connectors.kafka_source import letter, metrics, sink
+from connectors.kafka_source.consumer import Reader
+from connectors.kafka_source.plan import Source
+from connectors.kafka_source.pump import Pump
+from shared.config import Settings
+
+log = logging.getLogger(__name__)
+
+
+class Service:
+    """A source that runs."""
+
+    def __init__(self, source: Source, settings: Settings, failed: Callable[[BaseException], None]) -> None:
+        token = settings.delivery_token.get_secret_value() if settings.delivery_token else None
+        self.source = source
+        self._http = sink.client(source, token)
+        self._shutdown_timeout_s = settings.shutdown_timeout
+        self.pump = Pump(source, sink.Sink(source, self._http), letter.Letters(source, self._http), settings.kafka_unavailable_max)
+        self.reader = Reader(source, settings, self.pump, asyncio.get_running_loop(), failed)
+        self._state: tuple[str, str | None] = ("starting", None)
+        self._since: datetime | None = None
+
+    def start(self) -> None:
+        """Begin to read."""
+        self.reader.start()
+
+    def pause(self, reason: str) -> None:
+        """Deliver nothing until `resume`; what is in flight ends."""
+        self.pump.held = reason
+        log.warning("paused by hand", extra={"source": self.source.name, "reason": reason})
+
+    def resume(self) -> None:
+        """Deliver again."""
+        self.pump.held = None
+        self.pump.go()
+        log.info("resumed by hand", extra={"source": self.source.name})
+
+    async def stop(self) -> None:
+        """Start nothing new, let what is in flight end within SHUTDOWN_TIMEOUT, commit, leave the group."""
+        await self.pump.stop(self._shutdown_timeout_s)
+        self.reader.end()
+        await asyncio.to_thread(self.reader.join)
+        await self._http.aclose()
+
+    def status(self) -> dict[str, object]:
+        """What `GET /sources` says of it."""
+        state = self._now()
+        if state != self._state or self._since is None:
+            self._state, self._since = state, datetime.now(UTC)
+        return {
+            "topic": ",".join(self.source.topics),
+            "group": self.source.group,
+            "function": self.source.sink,
+            "lag": self.reader.lag(),
+            "state": state[0],
+            "reason": state[1],
+            "since": self._since.isoformat(timespec="milliseconds"),
+            "partitions": sorted(number for _, number in list(self.reader.assignment.partitions)),
+        }
+
+    def measure(self) -> None:
+        """Set the gauges."""
+        name = self.source.name
+        lag = self.reader.lag()
+        metrics.lag.labels(name).set(float("nan") if lag is None else lag)
+        metrics.paused.labels(name, "hand").set(self.pump.held is not None)
+        metrics.paused.labels(name, "outage").set(self.pump.outage.paused)
+
+    def _now(self) -> tuple[str, str | None]:
+        pump = self.pump
+        if pump.stopping:
+            return "stopped", None
+        if pump.held is not None:
+            return "paused", pump.held
+        if pump.outage.paused:
+            return ("probing" if pump.probing else "paused"), pump.outage.reason
+        if not self.reader.assignment.known:
+            return "starting", self.reader.trouble
+        return "running", self.reader.trouble

@@ -1,0 +1,70 @@
+"""HTTP to the function: one request per group of records, and its health."""
+
+import asyncio
+from collections.abc import Sequence
+
+import httpx
+
+from connectors.kafka_source import answers
+from connectors.kafka_source.plan import Source
+from connectors.kafka_source.record import Envelope, Record
+
+_BATCH = [(b"content-type", b"application/cloudevents-batch+json")]
+_CONNECT_TIMEOUT_S = 5.0
+_HEALTH_TIMEOUT_S = 5.0
+# Shorter than any server keeps an idle connection (functions-framework's command line: 2 s), so that no request meets its end.
+_KEEP_ALIVE_S = 1.0
+BATCH_BYTES_MAX = 7 << 20  # a function takes 8 MiB
+
+
+def client(source: Source, token: str | None) -> httpx.AsyncClient:
+    """A client for the function and the dead-letter sink of `source`."""
+    headers = {"user-agent": "orderflow-kafka-source", "accept-encoding": "identity"}
+    if token:
+        headers["authorization"] = f"Bearer {token}"
+    limits = httpx.Limits(max_connections=None, max_keepalive_connections=source.requests_in_flight + 2, keepalive_expiry=_KEEP_ALIVE_S)
+    return httpx.AsyncClient(
+        headers=headers, limits=limits, timeout=httpx.Timeout(None, connect=_CONNECT_TIMEOUT_S), trust_env=False, follow_redirects=False
+    )
+
+
+class Sink:
+    """The function that a source delivers to."""
+
+    def __init__(self, source: Source, http: httpx.AsyncClient) -> None:
+        self._source = source
+        self._http = http
+        self.envelope = Envelope(source)
+
+    async def deliver(self, group: Sequence[Record], elements: Sequence[bytes]) -> answers.Answer | list[answers.Answer]:
+        """What the function answers for each record of `group`, or for all of them at once.
+
+        `elements` are its records as batch elements; a group of one travels as KafkaSource sends it.
+        """
+        if len(group) > 1:
+            response = await self._post(_BATCH, b"[" + b",".join(elements) + b"]")
+            return response if isinstance(response, answers.Answer) else answers.of_batch(response, len(group))
+        response = await self._post(*self.envelope.request(group[0]))
+        return response if isinstance(response, answers.Answer) else answers.of(response)
+
+    async def healthy(self) -> bool:
+        """Whether GET /health answers 200."""
+        try:
+            async with asyncio.timeout(_HEALTH_TIMEOUT_S):
+                return (await self._http.get(self._source.health)).status_code == 200
+        except (httpx.HTTPError, TimeoutError):
+            return False
+
+    async def _post(self, headers: list[tuple[bytes, bytes]], body: bytes | None) -> httpx.Response | answers.Answer:
+        request = self._http.build_request("POST", self._source.sink, headers=headers, content=body)
+        if body is None:
+            del request.headers["content-length"]  # how KafkaSource tells a null value from an empty one
+        try:
+            async with asyncio.timeout(self._source.timeout_s):
+                return await self._http.send(request)
+        except (httpx.ConnectError, httpx.ConnectTimeout) as exc:
+            return answers.Answer(answers.Kind.AWAY, None, "unreachable", answers.cut(f"{self._source.sink} cannot be reached: {exc}"))
+        except TimeoutError:
+            return answers.Answer(answers.Kind.LOST, None, "timeout", f"no answer within {self._source.timeout_s:g} s")
+        except httpx.HTTPError as exc:
+            return answers.Answer(answers.Kind.LOST, None, "no_answer", answers.cut(f"the connection ended: {exc or type(exc).__name__}"))
