@@ -9,7 +9,8 @@ from datetime import UTC, datetime
 from typing import Any, TypeAlias
 
 import cloudevents.exceptions
-from cloudevents.http import CloudEvent, from_dict, to_binary, to_structured
+from cloudevents.conversion import to_binary, to_structured
+from cloudevents.http import CloudEvent, from_dict
 from pydantic import ValidationError
 
 from ops import records
