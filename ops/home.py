@@ -5,11 +5,14 @@ import fcntl
 import json
 import os
 import tempfile
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from shared import errors
+
+_LOOK_S = 0.5  # longer than anybody holds a lock only to see whether it is free
 
 CHECKOUT = Path(__file__).resolve().parent.parent
 
@@ -25,11 +28,26 @@ def folder() -> Path:
 def locked(file: Path, *, wait: bool, refusal: str = "") -> Iterator[None]:
     """Hold `file` locked; the kernel lets go of it when this process ends. Without `wait` it raises Unavailable(`refusal`)."""
     with file.open("a", encoding="utf-8") as held:
-        try:
-            fcntl.flock(held, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
-        except BlockingIOError as exc:
-            raise errors.Unavailable(refusal, code="running") from exc
+        deadline = time.monotonic() + _LOOK_S
+        while True:
+            try:
+                fcntl.flock(held, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+                break
+            except BlockingIOError as exc:
+                if time.monotonic() > deadline:
+                    raise errors.Unavailable(refusal, code="running") from exc
+                time.sleep(0.05)
         yield
+
+
+def is_locked(file: Path) -> bool:
+    """Whether a process holds `file` locked now."""
+    with file.open("a", encoding="utf-8") as looked_at:
+        try:
+            fcntl.flock(looked_at, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+        return False
 
 
 def write(file: Path, text: str, mode: int = 0o644) -> None:
@@ -45,6 +63,11 @@ def write(file: Path, text: str, mode: int = 0o644) -> None:
         raise
 
 
+def lock_file(of: Path) -> Path:
+    """What `orderflow up` holds locked while it runs."""
+    return of / "lock"
+
+
 def run_file(of: Path) -> Path:
     """Where `orderflow up` writes what it runs."""
     return of / "run.json"
@@ -52,12 +75,16 @@ def run_file(of: Path) -> Path:
 
 def read_run(of: Path) -> dict[str, Any] | None:
     """What `orderflow up` runs now, or None when no `up` of this folder is alive."""
+    found = last_run(of)
+    return found if found and is_locked(lock_file(of)) else None
+
+
+def last_run(of: Path) -> dict[str, Any]:
+    """What the last `orderflow up` wrote, alive or not."""
     try:
         found: dict[str, Any] = json.loads(run_file(of).read_text(encoding="utf-8"))
     except (FileNotFoundError, ValueError):
-        return None
-    with contextlib.suppress(errors.Unavailable), locked(of / "lock", wait=False):
-        return None  # nobody holds the lock, so whoever wrote the file is gone
+        return {}
     return found
 
 
