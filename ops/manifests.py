@@ -7,30 +7,26 @@ from typing import Any
 
 import yaml
 
+from connectors.kafka_source import manifest
+from shared import errors
 from shared.config import Settings
 from shared.topics import Catalogue, Consumer, Topic
 
 SOURCES = Path("infra") / "knative" / "sources.yaml"
-ANNOTATIONS = {
-    "batch-size": re.compile(r"[1-9]\d*"),
-    "batch-wait": re.compile(r"PT\d+(\.\d+)?S"),
-    "requests-in-flight": re.compile(r"[1-9]\d*"),
-}
 RETRY_DELAYS_S = [1.0, 2.0, 4.0]
-_PREFIX = "orderflow.dev/"
 
 
 def faults(declared: Catalogue, checkout: Path) -> list[str]:
     """How the manifests differ from `declared`, one sentence each."""
+    file = checkout / SOURCES
     try:
-        documents = [one for one in yaml.safe_load_all((checkout / SOURCES).read_text(encoding="utf-8")) if one]
-        by_name = {str(one["metadata"]["name"]): one for one in documents}
-    except (OSError, yaml.YAMLError, KeyError, TypeError) as exc:
-        return [f"sources.yaml: {exc}"]
+        read = manifest.read(file)
+        documents = {one["metadata"]["name"]: one for one in yaml.safe_load_all(file.read_text(encoding="utf-8")) if one}
+        by_name = {one.name: documents[one.name] for one in read}
+    except errors.ConfigError as exc:
+        return list(exc.faults)
     wanted = {consumer.source: (topic, consumer) for topic, consumer in declared.consumers()}
     found = [f"sources.yaml: {name} is no consumer of topics.yaml" for name in sorted(by_name.keys() - wanted.keys())]
-    if len(by_name) != len(documents):
-        found.append("sources.yaml: a name is given twice")
     for name, (topic, consumer) in wanted.items():
         if name not in by_name:
             found.append(f"sources.yaml: there is no KafkaSource {name}, which topics.yaml names for {consumer.group}")
@@ -65,12 +61,9 @@ def _wanted(topic: Topic, consumer: Consumer) -> dict[str, object]:
 
 
 def _of_annotations(annotations: Mapping[str, object]) -> Iterator[str]:
-    ours = {name.removeprefix(_PREFIX): value for name, value in annotations.items() if name.startswith(_PREFIX)}
-    for name in sorted(ours.keys() | ANNOTATIONS.keys()):
-        if name not in ANNOTATIONS:
-            yield f"there is no annotation {_PREFIX}{name}"
-        elif not ANNOTATIONS[name].fullmatch(str(ours.get(name, ""))) or not isinstance(ours[name], str):
-            yield f"the annotation {_PREFIX}{name} must be text like {ANNOTATIONS[name].pattern}, not {ours.get(name)!r}"
+    for name, value in annotations.items():
+        if not isinstance(value, str):
+            yield f"metadata.annotations: {name} is {value!r}, and Kubernetes takes text only"
 
 
 def _of_delivery(delivery: Mapping[str, object]) -> Iterator[str]:

@@ -37,3 +37,8 @@ def run(app: typer.Typer, *arguments: str, env: Mapping[str, str] | None = None,
 def command(module: str, *arguments: str) -> list[str]:
     """How to start a command in a process of its own."""
     return [sys.executable, "-c", f"from ops import {module}; {module}.app(prog_name='orderflow')", *arguments]
+
+
+def python(module: str) -> list[str]:
+    """How to start a module of ours as a process."""
+    return [sys.executable, "-m", module]
