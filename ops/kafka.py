@@ -106,7 +106,7 @@ class Broker:
 class Probe:
     """Whether a broker answers, by a Kafka request: a frozen broker's port still accepts. The client is kept, for a new one is slow."""
 
-    def __init__(self, address: str) -> None:
+    def __init__(self, address: str, security: Mapping[str, str] | None = None) -> None:
         from confluent_kafka.admin import AdminClient
 
         settings: dict[str, str | int | float | bool] = {
@@ -115,7 +115,7 @@ class Probe:
             "reconnect.backoff.max.ms": 200,
             "log_level": 0,
         }
-        self._client = AdminClient(settings)
+        self._client = AdminClient(settings | dict(security or {}))
 
     def __call__(self) -> None:
         """Ask once. Raises what Kafka's client raises when no broker answers within 2 s."""

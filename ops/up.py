@@ -210,9 +210,10 @@ def _await_sources(url: str) -> None:
     """Wait until every source has joined its group. One that takes long is no reason not to start: `orderflow status` shows it."""
     deadline = time.monotonic() + _SOURCES_S
     while time.monotonic() < deadline:
-        told = httpx.get(f"{url}/sources", timeout=5, trust_env=False).json()["sources"]
-        if all(of["state"] != "starting" for of in told.values()):
-            return
+        with contextlib.suppress(httpx.HTTPError, ValueError, KeyError):
+            told = httpx.get(f"{url}/sources", timeout=5, trust_env=False).json()["sources"]
+            if all(of["state"] != "starting" for of in told.values()):
+                return
         time.sleep(0.1)
 
 
