@@ -14,7 +14,10 @@ from shared.database import Database, Transaction
 
 @dataclass(frozen=True, slots=True)
 class Lease:
-    """The right to act on one event until the lease ends. `attempt` 2 and above: an earlier lease ended with no outcome recorded."""
+    """The right to act on one event until the lease ends.
+
+    `attempt` counts the leases since an outcome was recorded: with 2 and above nobody knows whether the effect happened already.
+    """
 
     token: str
     attempt: int
@@ -39,7 +42,7 @@ _MARK = """
 UPDATE {table} SET status = 'sent', processed_at = clock_timestamp(), lease_token = NULL, lease_ends_at = NULL
 WHERE event_id = :id AND lease_token = :token RETURNING event_id
 """
-_GIVE_BACK = "UPDATE {table} SET lease_ends_at = clock_timestamp() WHERE event_id = :id AND lease_token = :token"
+_GIVE_BACK = "UPDATE {table} SET lease_ends_at = clock_timestamp(), attempts = 0 WHERE event_id = :id AND lease_token = :token"
 
 
 class LeasedInbox:

@@ -37,7 +37,7 @@ def set_up(level: str, style: Literal["auto", "text", "json"]) -> None:
     handler.setFormatter(_Text() if text else _Json())
     logging.root.handlers[:] = [handler]
     logging.root.setLevel(logging.WARNING)
-    for name in ("shared", "connectors", "functions", "ops", "orderflow"):
+    for name in ("shared", "connectors", "functions", "ops", "main"):  # main: what functions-framework calls a function's module
         logging.getLogger(name).setLevel(level.upper())
 
 

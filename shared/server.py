@@ -35,7 +35,7 @@ KEEP_ALIVE_S = 75  # longer than a client's or proxy's pool keeps a connection, 
 
 
 class _Process:
-    """What this process knows of its own end."""
+    """What this process knows of its own beginning and end."""
 
     draining = False
     at_end: ClassVar[list[Callable[[], Awaitable[None]]]] = []
@@ -56,6 +56,7 @@ def function(
     def decorate(handle: Handle) -> Handle:
         @functools.wraps(handle)
         async def answer(request: Request) -> Any:
+            _start()
             if request.method in {"GET", "HEAD"}:
                 own = await _own_route(request.url.path, ready)
                 if own is not None:
@@ -97,6 +98,14 @@ async def read_body(request: Request, bytes_max: int) -> bytes:
             raise too_large
         parts.append(part)
     return b"".join(parts)
+
+
+@functools.cache
+def _start() -> config.Settings:
+    """Check the settings and set up the log, once: in `main`, or at the first request under functions-framework's own command line."""
+    settings = config.settings()
+    logs.set_up(settings.log_level, settings.log_format)
+    return settings
 
 
 async def _own_route(path: str, ready: Callable[[], Awaitable[None]]) -> Response | None:
@@ -146,8 +155,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--uds", default=None, help="listen on this Unix socket instead")
     options = parser.parse_args(arguments)
     try:
-        settings = config.settings()
-        logs.set_up(settings.log_level, settings.log_format)
+        settings = _start()
         app = functions_framework.aio.create_asgi_app(  # type: ignore[no-untyped-call]
             options.target, options.source
         )

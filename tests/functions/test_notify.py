@@ -1,0 +1,234 @@
+"""notify sends each message once, and repeats one only where its outcome was not recorded."""
+
+import contextlib
+import json
+import threading
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import httpx
+import pytest
+
+from functions.notify import messages
+from shared import events
+from tests import controls, stack
+from tests.functions.telegram_server import TelegramServer
+
+
+@pytest.fixture(scope="module")
+def running_telegram() -> Iterator[TelegramServer]:
+    with TelegramServer() as server:
+        yield server
+
+
+@pytest.fixture
+def telegram(running_telegram: TelegramServer) -> TelegramServer:
+    """Telegram, which has been sent nothing yet and takes every message at once."""
+    running_telegram.forget()
+    return running_telegram
+
+
+@pytest.fixture(scope="module")
+def notify(serve: Any, module_database: stack.TestDatabase, running_telegram: TelegramServer) -> stack.Process:
+    """notify with Telegram on."""
+    settings = {
+        "TELEGRAM_ENABLED": "true",
+        "TELEGRAM_BOT_TOKEN": "123:planted-secret",
+        "TELEGRAM_CHAT_ID": "42",
+        "TELEGRAM_URL": running_telegram.url,
+        "TELEGRAM_TIMEOUT": "1s",
+    }
+    return serve("functions/notify/main.py", module_database.environment() | settings)
+
+
+def send(notify: stack.Process, payload: controls.Payload) -> httpx.Response:
+    return httpx.post(notify.url, timeout=30, **controls.binary(payload))
+
+
+def test_a_payment_is_announced_with_order_user_amount_method_and_time() -> None:
+    event = events.OrderPaid.model_validate(controls.paid(order_id="o-1", amount=1_234_567))
+    assert messages.text(event).splitlines() == [
+        "Order o-1 is paid", "User: user-7", "Amount: 12 345.67 ₽", "Payment method: card", "Time: 2026-11-24 12:00:00 UTC",
+    ]  # fmt: skip
+
+
+def test_an_assembly_is_announced_with_order_user_and_time() -> None:
+    event = events.OrderAssembled.model_validate(controls.assembled(order_id="o-1"))
+    assert messages.text(event).splitlines() == ["Order o-1 is assembled", "User: user-7", "Time: 2026-11-24 12:00:10 UTC"]
+
+
+@pytest.mark.parametrize(("kopecks", "text"), [(0, "0.00 ₽"), (5, "0.05 ₽"), (100, "1.00 ₽"), (10**15, "10 000 000 000 000.00 ₽")])
+def test_an_amount_is_said_in_roubles_and_kopecks(kopecks: int, text: str) -> None:
+    assert messages.amount(kopecks) == text
+
+
+def test_a_message_goes_to_the_chat_of_the_settings_and_the_row_says_where_the_record_lay(
+    notify: stack.Process, telegram: TelegramServer, module_database: stack.TestDatabase
+) -> None:
+    payload = controls.paid()
+    assert send(notify, payload).json() == {"outcome": "done"}
+    assert send(notify, payload).json() == {"outcome": "duplicate"}
+    assert telegram.paths == ["/bot123:planted-secret/sendMessage"]
+    assert telegram.messages[0]["chat_id"] == "42"
+    row = module_database.run(
+        "SELECT topic, partition, message_offset, status, processed_at IS NOT NULL FROM notification_inbox_events WHERE event_id = :id",
+        id=payload["event_id"],
+    )
+    assert [["order.payment.completed", 3, 3_000_000_000, "sent", True]] == row
+
+
+def test_without_telegram_the_message_is_logged(start_function: Any, database: stack.TestDatabase) -> None:
+    notify = start_function("notify", database.environment())
+    payload = controls.assembled()
+    assert send(notify, payload).json() == {"outcome": "done"}
+    assert f"notification: Order {payload['order_id']} is assembled" in notify.text
+
+
+@pytest.mark.parametrize(
+    ("answer", "status", "retry_after"),
+    [
+        ((429, {"ok": False, "parameters": {"retry_after": 17}}), 429, "17"),
+        ((429, {"ok": False}), 429, "5"),
+        ((500, {}), 503, "5"),
+        ((401, {"ok": False, "description": "Unauthorized"}), 503, "5"),
+        ((403, {"ok": False, "description": "Forbidden: bot was blocked"}), 503, "5"),
+        ((404, {"ok": False, "description": "Not Found"}), 503, "5"),
+        ((400, {"ok": False, "description": "Bad Request: chat not found"}), 503, "5"),
+        ((400, {"ok": False, "description": "Bad Request: message is too long"}), 422, None),
+    ],
+)
+def test_what_telegram_answers_decides_whose_fault_it_is_and_the_lease_is_given_back(
+    notify: stack.Process, telegram: TelegramServer, answer: tuple[int, dict[str, Any]], status: int, retry_after: str | None
+) -> None:
+    payload = controls.paid()
+    telegram.answers = [answer]
+    refused = send(notify, payload)
+    assert (status, retry_after) == (refused.status_code, refused.headers.get("retry-after"))
+    # At once, not after the lease: the same event is sent.
+    assert send(notify, payload).json() == {"outcome": "done"}
+
+
+def test_settings_that_telegram_refuses_are_an_error_in_the_log_and_the_token_is_not(
+    notify: stack.Process, telegram: TelegramServer
+) -> None:
+    telegram.answers = [(401, {"ok": False, "description": "Unauthorized"})]
+    answer = send(notify, controls.paid())
+    assert "TELEGRAM_BOT_TOKEN" in notify.text
+    assert "planted-secret" not in notify.text + answer.text
+
+
+def test_no_answer_of_telegram_is_an_outage(notify: stack.Process, telegram: TelegramServer) -> None:
+    telegram.delay_s = 1.5
+    payload = controls.paid()
+    assert send(notify, payload).status_code == 503
+    telegram.delay_s = 0
+    assert send(notify, payload).json() == {"outcome": "done"}
+    assert len(telegram.about(payload["order_id"])) == 2  # the answer was lost, so nobody knows that it was sent
+
+
+def test_D07_a_live_lease_is_busy_however_often_others_come_and_its_owner_finishes(notify: stack.Process, telegram: TelegramServer) -> None:
+    telegram.delay_s = 0.9
+    payload = controls.paid()
+    others: list[httpx.Response] = []
+    with meanwhile(telegram, payload, lambda: others.extend(send(notify, payload) for _ in range(3))):
+        owner = send(notify, payload)
+    assert [409] * 3 == [other.status_code for other in others]
+    assert all(1 <= int(other.headers["retry-after"]) <= 15 for other in others)
+    assert owner.json() == {"outcome": "done"}
+    assert send(notify, payload).json() == {"outcome": "duplicate"}
+    assert len(telegram.about(payload["order_id"])) == 1
+
+
+def test_O04_the_lease_of_a_killed_process_is_taken_over_when_it_has_ended(
+    notify: stack.Process, telegram: TelegramServer, module_database: stack.TestDatabase
+) -> None:
+    telegram.delay_s = 0.9
+    payload = controls.paid()
+    with pytest.raises(httpx.TransportError), meanwhile(telegram, payload, notify.kill):
+        send(notify, payload)
+    telegram.delay_s = 0
+    notify.start()
+    notify.wait_ready()
+    first = send(notify, payload)
+    assert (409, "leased", True) == (first.status_code, first.json()["code"], int(first.headers["retry-after"]) <= 15)
+    module_database.run(
+        "UPDATE notification_inbox_events SET lease_ends_at = clock_timestamp() WHERE event_id = :id", id=payload["event_id"]
+    )
+    assert send(notify, payload).json() == {"outcome": "done"}
+    assert len(telegram.about(payload["order_id"])) == 2
+    lines = [line for line in notify.text.splitlines() if "no outcome of an earlier try was recorded" in line]
+    assert [payload["event_id"]] == [json.loads(line)["event_id"] for line in lines]
+
+
+def test_D09_a_send_that_outlived_its_lease_cannot_mark_it(
+    notify: stack.Process, telegram: TelegramServer, module_database: stack.TestDatabase
+) -> None:
+    telegram.delay_s = 0.8
+    payload = controls.paid()
+
+    def take_over() -> None:
+        # As when the process was frozen past the end of its lease, and another delivery took the event over.
+        module_database.run("UPDATE notification_inbox_events SET lease_token = 'another' WHERE event_id = :id", id=payload["event_id"])
+
+    with meanwhile(telegram, payload, take_over):
+        answer = send(notify, payload)
+    assert (409, "leased") == (answer.status_code, answer.json()["code"])
+    assert "outlived its lease" in notify.text
+    row = module_database.run("SELECT status, lease_token FROM notification_inbox_events WHERE event_id = :id", id=payload["event_id"])
+    assert [["claimed", "another"]] == row
+
+
+def test_a_mark_that_the_database_did_not_take_is_told_and_the_message_may_repeat(
+    notify: stack.Process, telegram: TelegramServer, module_database: stack.TestDatabase
+) -> None:
+    payload = controls.paid()
+    telegram.delay_s = 0.5
+    with meanwhile(
+        telegram, payload, lambda: module_database.run("REVOKE UPDATE ON notification_inbox_events FROM orderflow_notification")
+    ):
+        answer = send(notify, payload)
+    module_database.run("GRANT UPDATE ON notification_inbox_events TO orderflow_notification")
+    assert answer.status_code == 503
+    module_database.run(
+        "UPDATE notification_inbox_events SET lease_ends_at = clock_timestamp() WHERE event_id = :id", id=payload["event_id"]
+    )
+    assert send(notify, payload).json() == {"outcome": "done"}
+    assert len(telegram.about(payload["order_id"])) == 2
+
+
+def test_in_a_batch_each_event_is_on_its_own(notify: stack.Process, telegram: TelegramServer) -> None:
+    payloads = [controls.paid(), controls.assembled(), controls.paid()]
+    telegram.answers = [(200, {"ok": True}), (500, {}), (200, {"ok": True})]
+    answer = httpx.post(notify.url, timeout=30, **controls.batch(payloads))
+    assert [200, 503, 200] == [result["status"] for result in answer.json()["results"]]
+
+
+def test_what_does_not_fit_the_deadline_is_answered_503_and_was_not_claimed(
+    start_function: Any, database: stack.TestDatabase, telegram: TelegramServer
+) -> None:
+    settings = {"TELEGRAM_ENABLED": "true", "TELEGRAM_BOT_TOKEN": "1:x", "TELEGRAM_CHAT_ID": "4", "TELEGRAM_URL": telegram.url}
+    limits = {"LOCK_TIMEOUT": "100ms", "STATEMENT_TIMEOUT": "200ms", "DELIVERY_DEADLINE": "500ms", "RELAY_DELIVERY_TIMEOUT": "300ms"}
+    notify = start_function("notify", database.environment() | settings | limits)
+    telegram.delay_s = 0.4
+    payloads = [controls.paid() for _ in range(4)]
+    results = httpx.post(notify.url, timeout=30, **controls.batch(payloads)).json()["results"]
+    late = [payload["event_id"] for payload, result in zip(payloads, results, strict=True) if result.get("code") == "deadline"]
+    assert results[0]["status"] == 200
+    assert late
+    assert [] == database.run("SELECT event_id FROM notification_inbox_events WHERE event_id = ANY(:ids)", ids=late)
+
+
+@contextlib.contextmanager
+def meanwhile(telegram: TelegramServer, payload: controls.Payload, act: Callable[[], object]) -> Iterator[None]:
+    """Act, from another thread, as soon as Telegram has the message of an event and before it has answered."""
+
+    def wait_and_act() -> None:
+        stack.eventually(lambda: telegram.about(payload["order_id"]), "the message")
+        act()
+
+    thread = threading.Thread(target=wait_and_act)
+    thread.start()
+    try:
+        yield
+    finally:
+        thread.join()
