@@ -62,7 +62,7 @@ class Publisher:
             name,
             delivery_timeout_s=settings.relay_delivery_timeout,
             message_bytes_max=RECORD_BYTES_MAX,
-            **{"linger.ms": 0, "partitioner": "murmur2_random"},  # as Java clients do it: a key lies where others look for it
+            **{"linger.ms": 2, "partitioner": "murmur2_random"},  # as Java clients do it: a key lies where others look for it
         )
         self._report_timeout_s = settings.relay_delivery_timeout + GRACE_S
         self._producer = Producer(self._settings)

@@ -21,11 +21,13 @@ LOCKS_SHARE = 4  # a relay takes at most this part of the server's lock table
 ERROR_CHARACTERS_MAX = 1000
 
 _COLUMNS = "o.event_id, o.topic, o.record_key, o.payload, o.headers, o.due_at, o.seq"
+# For a planner without statistics `= 'pending'` would be an invitation to search the index of due rows for every single id.
+_STILL_PENDING = "o.status NOT IN ('sent', 'failed', 'discarded')"
 # Payloads beyond the byte limit are not even read: the row comes back without one and is left for a later claim.
 _BOUNDED = """
 SELECT c.event_id, c.topic, c.record_key, c.headers::text AS headers,
        CASE WHEN sum(octet_length(c.payload)) OVER place <= {bytes_max} OR row_number() OVER place = 1 THEN c.payload END AS payload,
-       extract(epoch FROM statement_timestamp() - c.due_at)::float8 AS waited_s, {more}
+       extract(epoch FROM statement_timestamp() - c.due_at)::float8 AS waited_s{more}
 FROM claimed AS c WHERE {condition} WINDOW place AS (ORDER BY c.due_at, c.seq)
 """
 # The subquery with LIMIT 1 instead of NOT EXISTS: it cannot become a join, so it is an index look-up whatever the statistics say.
@@ -44,10 +46,11 @@ WITH head AS MATERIALIZED (
     )
     LIMIT {rows}
 ), claimed AS MATERIALIZED (
-    SELECT {columns} FROM head JOIN order_outbox_events AS o USING (event_id) WHERE o.status = 'pending' FOR UPDATE OF o SKIP LOCKED
+    SELECT {columns} FROM head JOIN order_outbox_events AS o USING (event_id) WHERE {still_pending} FOR UPDATE OF o SKIP LOCKED
 ), bounded AS ({bounded})
-SELECT h.due_at::text, h.seq, b.event_id, b.topic, b.record_key, b.headers, b.payload, b.waited_s
-FROM head AS h LEFT JOIN bounded AS b USING (event_id) ORDER BY h.due_at, h.seq
+SELECT last.heads, last.due_at, last.seq, b.event_id, b.topic, b.record_key, b.headers, b.payload, b.waited_s
+FROM (SELECT count(*) OVER () AS heads, due_at::text, seq FROM head ORDER BY head.due_at DESC, seq DESC LIMIT 1) AS last
+     LEFT JOIN bounded AS b ON true
 """
 _WINDOW_END = """
 SELECT due_at::text, seq FROM order_outbox_events
@@ -69,7 +72,7 @@ WITH follower AS MATERIALIZED (
     WHERE h.event_id = ANY(:heads::text[])
 ), claimed AS MATERIALIZED (
     SELECT {columns}, f.head, f.place FROM follower AS f JOIN order_outbox_events AS o USING (event_id)
-    WHERE o.status = 'pending' FOR UPDATE OF o SKIP LOCKED
+    WHERE {still_pending} FOR UPDATE OF o SKIP LOCKED
 )
 SELECT b.head, b.place, b.event_id, b.topic, b.record_key, b.headers, b.payload, b.waited_s FROM ({bounded}) AS b ORDER BY b.head, b.place
 """
@@ -91,6 +94,9 @@ SELECT count(*) FILTER (WHERE status = 'pending'), count(*) FILTER (WHERE status
        COALESCE(extract(epoch FROM statement_timestamp() - min(due_at) FILTER (WHERE status = 'pending')), 0)::float8
 FROM order_outbox_events WHERE status IN ('pending', 'failed')
 """
+# However many rows wait, the way is along the indexes, in order, to the first few hundred. The planner, which guesses how many rows a
+# parameter leaves, would at times rather read and sort them all.
+_ALONG_THE_INDEXES = "SET LOCAL enable_seqscan = off; SET LOCAL enable_bitmapscan = off; SET LOCAL enable_sort = off"
 _LOCK_SLOTS = "SELECT current_setting('max_locks_per_transaction')::int * current_setting('max_connections')::int"
 
 
@@ -149,10 +155,11 @@ class Claims:
         """Claim heads that are due and lie after `after`, oldest first, but none of `held_topics`."""
         if not self._rows:
             self._prepare(int(tx.run(_LOCK_SLOTS)[0][0]))
+        tx.run(_ALONG_THE_INDEXES)
         found = tx.run(self._heads, due_at=after.due_at, seq=after.seq, held=held_topics)
-        lines = [[_row(row[2:])] for row in found if row[6] is not None]
-        if len(found) == self._rows:
-            return Claim(lines, Position(found[-1][0], found[-1][1]))
+        lines = [[_row(row[3:])] for row in found if row[7] is not None]
+        if found and found[0][0] == self._rows:
+            return Claim(lines, Position(found[0][1], found[0][2]))
         keyed = {line[0].event_id: line for line in lines if line[0].key is not None}
         if keyed and len(lines) <= max(1, self._rows // FOLLOWERS_MAX):
             self._follow(tx, keyed)
@@ -170,11 +177,12 @@ class Claims:
         self._rows = max(1, min(self._rows_max, lock_slots // LOCKS_SHARE // self._workers))
         window = self._rows * WINDOW_FACTOR
         lock = f"(c.record_key IS NULL OR pg_try_advisory_xact_lock({_KEY_HASH.format('c')}))"
-        hashes = {f"{alias}_hash": _KEY_HASH.format(alias) for alias in ("f", "w", "h")}
-        bounded = _BOUNDED.format(bytes_max=self._bytes_max, condition=lock, more="c.seq")
-        self._heads = _HEADS.format(window=window, rows=self._rows, columns=_COLUMNS, bounded=bounded, **hashes)
-        bounded = _BOUNDED.format(bytes_max=self._bytes_max, condition="true", more="c.head, c.place")
-        self._followers = _FOLLOWERS.format(followers=FOLLOWERS_MAX, columns=_COLUMNS, bounded=bounded, **hashes)
+        parts = {"columns": _COLUMNS, "still_pending": _STILL_PENDING}
+        parts |= {f"{alias}_hash": _KEY_HASH.format(alias) for alias in ("f", "w", "h")}
+        bounded = _BOUNDED.format(bytes_max=self._bytes_max, condition=lock, more="")
+        self._heads = _HEADS.format(window=window, rows=self._rows, bounded=bounded, **parts)
+        bounded = _BOUNDED.format(bytes_max=self._bytes_max, condition="true", more=", c.head, c.place")
+        self._followers = _FOLLOWERS.format(followers=FOLLOWERS_MAX, bounded=bounded, **parts)
         self._window_end = _WINDOW_END.format(last=window - 1)
 
 
