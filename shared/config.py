@@ -24,11 +24,9 @@ def seconds(text: object) -> float:
     """A duration such as `10s`, `500ms`, `1m30s` or `2h` in seconds; a bare number is seconds. Raises ValueError."""
     if isinstance(text, int | float) and not isinstance(text, bool):
         return float(text)
-    if not isinstance(text, str):
-        raise ValueError("must be a duration such as 10s, 500ms or 1m30s")
-    if re.fullmatch(r"\d+(\.\d+)?", text):
+    if isinstance(text, str) and re.fullmatch(r"\d+(\.\d+)?", text):
         return float(text)
-    match = _DURATION.fullmatch(text)
+    match = _DURATION.fullmatch(text) if isinstance(text, str) else None
     if not text or match is None:
         raise ValueError(f"must be a duration such as 10s, 500ms or 1m30s, not {text!r}")
     hours, minutes, whole, milliseconds = (float(part or 0) for part in match.groups())
@@ -60,9 +58,9 @@ class Retry(BaseModel, frozen=True):
 
 
 class Settings(BaseSettings):
-    """The environment, checked whole. Secrets may come from a file named in NAME_FILE. Section 10 of the README lists all."""
+    """The environment, checked whole. Secrets may come from a file named in NAME_FILE."""
 
-    model_config = SettingsConfigDict(frozen=True, extra="ignore", case_sensitive=False, env_ignore_empty=True)
+    model_config = SettingsConfigDict(frozen=True, extra="ignore")
 
     app_env: Literal["local", "docker"] = "local"
     log_level: Literal["debug", "info", "warning", "error"] = "info"
@@ -169,71 +167,75 @@ class Settings(BaseSettings):
         cls,
         settings_cls: type[BaseSettings],
         init_settings: PydanticBaseSettingsSource,
-        env_settings: PydanticBaseSettingsSource,
-        dotenv_settings: PydanticBaseSettingsSource,
-        file_secret_settings: PydanticBaseSettingsSource,
+        *_: PydanticBaseSettingsSource,
+        **__: PydanticBaseSettingsSource,
     ) -> tuple[PydanticBaseSettingsSource, ...]:
-        """Arguments first, then names with a part that varies, then the environment's plain names, then NAME_FILE."""
-        return init_settings, _Patterns(settings_cls), env_settings, _Files(settings_cls)
+        """Arguments first, then the environment, in which NAME comes before NAME_FILE."""
+        return init_settings, _Environment(settings_cls)
 
 
-class _Source(PydanticBaseSettingsSource):
+class _Environment(PydanticBaseSettingsSource):
+    """The variables that are settings of ours, and no others: a stray RETRIES=3 of another program is not."""
+
     def get_field_value(self, field: Any, field_name: str) -> tuple[Any, str, bool]:
         return None, field_name, False
 
-
-class _Files(_Source):
-    """NAME_FILE: the setting NAME stands in that file, as Docker, Kubernetes and OpenFaaS mount secrets."""
-
     def __call__(self) -> dict[str, Any]:
-        return {
-            name.lower(): value
-            for name, value in _environment(os.environ).items()
-            if name.lower() in Settings.model_fields and name not in os.environ
-        }
+        found, _ = _read(os.environ)
+        patterned = _patterned(found)
+        fields = Settings.model_fields.keys() - patterned.keys()
+        plain = {name.lower(): value for name, value in found.items() if name.lower() in fields}
+        return plain | {name: values for name, values in patterned.items() if values}
 
 
-class _Patterns(_Source):
-    """Settings whose names hold a consumer, a topic or a librdkafka property."""
-
-    def __call__(self) -> dict[str, Any]:
-        found: dict[str, dict[str, Any]] = {"postgres_dsns": {}, "retries": {}, "kafka_security": {}, "overrides": {}}
-        for name, value in _environment(os.environ).items():
-            match = _PER_CONSUMER.fullmatch(name)
-            if match and match["name"] == "POSTGRES_DSN":
-                found["postgres_dsns"][match["consumer"].lower()] = value
-            elif match:
-                field = "max_attempts" if match["name"].endswith("ATTEMPTS") else "backoff_base_s"
-                found["retries"].setdefault(match["consumer"].lower(), {})[field] = value
-            elif name.startswith(_LIBRDKAFKA_PREFIXES):
-                found["kafka_security"][name.removeprefix("KAFKA_").lower().replace("_", ".")] = value
-            elif re.fullmatch(r"KAFKA_TOPIC|KAFKA_\w+_(TOPIC|GROUP_ID)", name):
-                found["overrides"][name] = value
-        return {name: values for name, values in found.items() if values}
+def _patterned(found: Mapping[str, str]) -> dict[str, dict[str, Any]]:
+    """The settings whose names hold a consumer, a topic or a librdkafka property."""
+    made: dict[str, dict[str, Any]] = {"postgres_dsns": {}, "retries": {}, "kafka_security": {}, "overrides": {}}
+    for name, value in found.items():
+        match = _PER_CONSUMER.fullmatch(name)
+        if match and match["name"] == "POSTGRES_DSN":
+            made["postgres_dsns"][match["consumer"].lower()] = value
+        elif match:
+            field = "max_attempts" if match["name"].endswith("ATTEMPTS") else "backoff_base_s"
+            made["retries"].setdefault(match["consumer"].lower(), {})[field] = value
+        elif name.startswith(_LIBRDKAFKA_PREFIXES):
+            made["kafka_security"][name.removeprefix("KAFKA_").lower().replace("_", ".")] = value
+        elif re.fullmatch(r"KAFKA_TOPIC|KAFKA_\w+_(TOPIC|GROUP_ID)", name):
+            made["overrides"][name] = value
+    return made
 
 
-def _environment(environ: Mapping[str, str]) -> dict[str, str]:
-    """`environ` without empty values, and with every NAME_FILE read into NAME. NAME itself wins. Raises ConfigError."""
-    found = {name.upper(): value for name, value in environ.items() if value}
-    for name, path in list(found.items()):
+def _read(environ: Mapping[str, str]) -> tuple[dict[str, str], list[str]]:
+    """`environ` without empty values and with every NAME_FILE read into NAME, which wins where both are set; and what could not be read."""
+    given = {name.upper(): value for name, value in environ.items() if value}
+    found, faults = dict(given), []
+    for name, path in given.items():
         wanted = name.removesuffix("_FILE")
         ours = wanted.lower() in Settings.model_fields or wanted.endswith("_POSTGRES_DSN") or wanted.startswith(_LIBRDKAFKA_PREFIXES)
-        if wanted == name or wanted in found or not ours:
+        if wanted == name or not ours:
+            continue
+        del found[name]
+        if wanted in given:
             continue
         try:
             found[wanted] = Path(path).read_text(encoding="utf-8").strip()
-        except (OSError, UnicodeDecodeError) as exc:
-            raise errors.ConfigError([f"{name}: {path} cannot be read: {exc}"]) from exc
-    return found
+        except (OSError, ValueError) as exc:
+            faults.append(f"{name}: {path} cannot be read: {exc}")
+    return found, faults
 
 
 def load() -> Settings:
     """The settings of this process's environment. Raises ConfigError with every fault, and never a value of a secret."""
+    _, faults = _read(os.environ)
     try:
-        return Settings()
+        settings = Settings()
     except ValidationError as exc:
-        faults = [f"{_name(fault['loc'])}: {fault['msg'].removeprefix('Value error, ')}" for fault in exc.errors(include_input=False)]
-        raise errors.ConfigError(faults) from None
+        faults += [f"{_name(fault['loc'])}: {fault['msg'].removeprefix('Value error, ')}" for fault in exc.errors(include_input=False)]
+    except errors.ConfigError as exc:
+        faults += exc.faults
+    if faults:
+        raise errors.ConfigError(faults)
+    return settings
 
 
 def _name(location: tuple[int | str, ...]) -> str:
