@@ -87,7 +87,7 @@ def _of_record(topic: str, body: bytes) -> Failed:
     told = parsed(body)
     if not isinstance(told, dict):
         return Failed(topic, body, detail="a failed record that is no JSON object")
-    reason = told.get("reason")
+    reason = text(told.get("reason"))
     known = Failed(
         topic=text(told.get("topic")) or topic,
         value=body,

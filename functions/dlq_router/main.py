@@ -67,7 +67,7 @@ async def handle(request: Request) -> Response:
         return problem.response(NotAPost(), headers={"Allow": "POST"})
     address = _address(request)
     body = await server.read_body(request, _addresses.body_bytes_max)
-    record = failed.read(address.topic, request.scope["headers"], body)
+    record = _read(address.topic, request, body)
     written = letter.write(record, address.group, now=datetime.now(UTC), bytes_max=address.letter_bytes_max)
     store = await _kept(written, address)
     telemetry.letters.labels(address.group, written.code if _CODE.fullmatch(written.code) else "other", store).inc()
@@ -94,6 +94,14 @@ def _address(request: Request) -> Address:
     found = _addresses.nearest(path)
     log.error("a KafkaSource's deadLetterSink has a wrong path; its record is kept as a letter of another consumer", extra={"path": path})
     return found
+
+
+def _read(topic: str, request: Request, body: bytes) -> failed.Failed:
+    try:
+        return failed.read(topic, request.scope["headers"], body)
+    except Exception:  # a fault of ours must not cost the record: a KafkaSource would lose it
+        log.exception("a delivery could not be read; its letter holds the bytes")
+        return failed.Failed(topic, body, detail="dlq_router failed to read what it was handed; its log has more")
 
 
 async def _kept(written: Letter, address: Address) -> Literal["kafka", "outbox"]:

@@ -59,4 +59,7 @@ def of_parameters(found: Sequence[Any]) -> InvalidRequest:
 
 
 def _named(found: Any, location: tuple[int | str, ...]) -> dict[str, str]:
-    return fault(".".join(str(part) for part in location) or "body", found["type"], found["msg"].removeprefix("Value error, "))
+    detail = found["msg"].removeprefix("Value error, ")
+    if found["type"] == "string_pattern_mismatch":  # the only pattern here is that of ids
+        detail = "must not contain control characters"
+    return fault(".".join(str(part) for part in location) or "body", found["type"], detail)

@@ -33,7 +33,7 @@ class NewOrder(BaseModel):
     )
 
     user_id: events.Id
-    items: Annotated[tuple[Item, ...], Field(min_length=1, max_length=ITEMS_MAX)]
+    items: Annotated[list[Item], Field(min_length=1, max_length=ITEMS_MAX)]
 
     def merged(self) -> dict[str, int]:
         """Units by product, in the order of the product ids."""
