@@ -109,6 +109,7 @@ class Reader(threading.Thread):
         records: list[Record] = []
         now = time.monotonic()
         partitions = self.assignment.partitions
+        partition: Partition | None = None
         for message in messages:
             error = message.error()
             if error is not None:
@@ -116,7 +117,9 @@ class Reader(threading.Thread):
                 records = []
                 self._on_event(message, error)
                 continue
-            partition = partitions.get((message.topic(), message.partition()))  # type: ignore[arg-type]  # None only on an error
+            number = message.partition()
+            if partition is None or number != partition.number or message.topic() != partition.topic:
+                partition = partitions.get((message.topic(), number))  # type: ignore[arg-type]  # None only on an error
             if partition is None:
                 continue  # revoked between its arrival and now
             offset: int = message.offset()  # type: ignore[assignment]

@@ -1,8 +1,7 @@
 """Which offset of a partition may be committed: the first one that is not settled, and never past it."""
 
 from collections import deque
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
     from connectors.kafka_source.record import Record
@@ -10,8 +9,7 @@ if TYPE_CHECKING:
 BYTES_MAX = 8 << 20  # values held in memory for one partition; one larger record is still taken
 
 
-@dataclass(frozen=True, slots=True)
-class Mark:
+class Mark(NamedTuple):
     """An offset that may be committed, and how many of the records that arrived lie before it."""
 
     offset: int
@@ -25,26 +23,10 @@ class Partition:
     attribute, replaced whole.
     """
 
-    __slots__ = (
-        "_pending",
-        "_position",
-        "arrived",
-        "arrived_bytes",
-        "closed",
-        "committed",
-        "expected",
-        "high",
-        "mark",
-        "number",
-        "paused",
-        "settled_bytes",
-        "topic",
-        "topic_id",
-    )  # fmt: skip
-
     def __init__(self, topic: str, number: int, offset: int, topic_id: str | None) -> None:
         self.topic = topic
         self.number = number
+        self.number_text = str(number)
         self.topic_id = topic_id
         self.closed = False  # nothing more is delivered from it
         # the consumer's thread
@@ -73,17 +55,15 @@ class Partition:
         if not self._pending:
             self.mark = Mark(self._position, self.mark.settled)
 
-    def settle(self, record: "Record") -> None:
-        """`record` was handled, or its letter is safe."""
-        record.done = True
+    def settle(self) -> None:
+        """Some of its records are done: handled, or their letters are safe."""
         pending = self._pending
-        if pending[0] is not record:
-            return
         settled = self.mark.settled
         while pending and pending[0].done:
             self.settled_bytes += pending.popleft().size
             settled += 1
-        self.mark = Mark(pending[0].offset if pending else self._position, settled)
+        if settled != self.mark.settled:
+            self.mark = Mark(pending[0].offset if pending else self._position, settled)
 
     @property
     def ahead(self) -> int:

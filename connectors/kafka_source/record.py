@@ -4,7 +4,7 @@ import re
 import struct
 from collections.abc import Sequence
 from datetime import UTC, datetime
-from typing import cast
+from typing import Any, cast
 
 import msgspec
 from confluent_kafka import TIMESTAMP_NOT_AVAILABLE, Message
@@ -30,9 +30,13 @@ RecordHeaders = Sequence[tuple[str, str | bytes | None]]
 class Record:
     """One record: where it lies, and what was tried. Attempts live in memory only."""
 
-    __slots__ = (
-        "arrived", "away_since", "aways", "done", "failures", "key", "message", "offset", "partition", "shared_failure", "size", "tries",
-    )  # fmt: skip
+    # Most records never need these: defaults of the class cost nothing to make.
+    done = False
+    tries = 0  # requests that carried it, as far as they failed
+    failures = 0  # tries that count
+    shared_failure = False  # whether one of them was a request's that carried others too
+    aways = 0  # answers in a row that were not its fault
+    away_since: float | None = None
 
     def __init__(self, message: Message, of: "partition.Partition", offset: int, arrived: float) -> None:
         self.message = message
@@ -41,12 +45,6 @@ class Record:
         self.key = message.key()
         self.size = len(message)
         self.arrived = arrived
-        self.done = False
-        self.tries = 0  # requests that carried it
-        self.failures = 0  # tries that count
-        self.shared_failure = False  # whether one of them was a request's that carried others too
-        self.aways = 0  # answers in a row that were not its fault
-        self.away_since: float | None = None
 
 
 class Envelope:
@@ -61,11 +59,10 @@ class Envelope:
 
     def element(self, record: Record) -> bytes:
         """The record as an element of a JSON batch. A value that is JSON stands there as it is, any other in base64."""
-        attributes, data = self._read(record)
-        members: dict[str, object] = dict(attributes)
+        members, data = self._read(record)
         if data is None:
             pass
-        elif self._is_json(attributes.get("datacontenttype"), data):
+        elif self._is_json(members.get("datacontenttype"), data):
             members["data"] = msgspec.Raw(data)
         else:
             members["data_base64"] = data  # msgspec writes bytes in base64
@@ -82,27 +79,26 @@ class Envelope:
             headers.append((key.encode(), text.encode("latin-1")))
         return headers, data
 
-    def _read(self, record: Record) -> tuple[dict[str, str], bytes | None]:
-        """Attributes and data of the event that the record is."""
-        attributes: dict[str, str] = {}
+    def _read(self, record: Record) -> tuple[dict[str, Any], bytes | None]:
+        """Attributes (text) and data of the event that the record is."""
+        headers: Any = record.message.headers() or ()
         names = self._names
-        headers = headers_of(record.message)
-        for name, raw in headers:
-            attribute = names.get(name)
-            if attribute is None:
-                attribute = self._learn(name)
-            if attribute and raw is not None:
-                attributes[attribute] = raw.decode("utf-8", "replace") if isinstance(raw, bytes) else raw
+        try:
+            attributes = {names[name]: raw.decode() for name, raw in headers}
+        except (KeyError, AttributeError, UnicodeDecodeError):  # a new name, a null, no UTF-8
+            attributes = {self._learn(name): _shown(raw) for name, raw in headers if raw is not None}
+        attributes.pop("", None)
         data: bytes | None = record.message.value()
-        content_type = attributes.get("datacontenttype")
-        if "specversion" in attributes and all(attributes.get(name) for name in _REQUIRED):
+        get = attributes.get
+        content_type = get("datacontenttype")
+        if get("specversion") and get("id") and get("type") and get("source"):
             pass
         elif content_type and content_type.lower().startswith(_STRUCTURED) and (structured := _structured(data)):
             attributes, data = structured
         else:
-            attributes = self._plain(record, content_type, attributes.get("traceparent"), headers)
+            attributes = self._plain(record, content_type, get("traceparent"), headers)
         attributes.update(self._extensions)
-        attributes["knativekafkapartition"] = str(record.partition.number)
+        attributes["knativekafkapartition"] = record.partition.number_text
         attributes["knativekafkaoffset"] = str(record.offset)
         return attributes, data
 
@@ -139,8 +135,7 @@ class Envelope:
             attributes["traceparent"] = traceparent
         for name, raw in headers:
             if raw is not None and name.lower() != "content-type":
-                shown = raw.decode("utf-8", "replace") if isinstance(raw, bytes) else raw
-                attributes["kafkaheader" + re.sub(r"[^a-z0-9]", "", name.lower())] = shown
+                attributes["kafkaheader" + re.sub(r"[^a-z0-9]", "", name.lower())] = _shown(raw)
         return attributes
 
     def _is_json(self, content_type: str | None, data: bytes) -> bool:
@@ -159,6 +154,10 @@ class Envelope:
         except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
             return False
         return True
+
+
+def _shown(raw: bytes | str) -> str:
+    return raw.decode("utf-8", "replace") if isinstance(raw, bytes) else raw
 
 
 def headers_of(message: Message) -> RecordHeaders:

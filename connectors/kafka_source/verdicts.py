@@ -6,8 +6,9 @@ import time
 from collections.abc import Callable, Sequence
 
 from connectors.kafka_source import letter, metrics, outage, suspects
-from connectors.kafka_source.answers import Answer, Kind
+from connectors.kafka_source.answers import DONE, DUPLICATE, Answer, Kind
 from connectors.kafka_source.lanes import Lanes
+from connectors.kafka_source.partition import Partition
 from connectors.kafka_source.plan import Source
 from connectors.kafka_source.record import Record
 from connectors.kafka_source.sink import Sink
@@ -34,14 +35,19 @@ class Verdicts:
         """Every record of `group` has its own answer."""
         away: list[tuple[Record, Answer]] = []
         outcomes: dict[str, int] = {}
+        moved: set[Partition] = set()
+        finish = self._lanes.finish
+        duplicates = 0
         for record, answer in zip(group, found, strict=True):
+            if answer is DONE or answer is DUPLICATE:
+                duplicates += answer is DUPLICATE
+                record.done = True
+                moved.add(record.partition)
+                finish(record)
+                continue
+            outcomes[answer.kind.value] = outcomes.get(answer.kind.value, 0) + 1
             record.tries += 1
-            outcome = answer.outcome or answer.kind.value
-            outcomes[outcome] = outcomes.get(outcome, 0) + 1
-            if answer.kind is Kind.DONE:
-                record.partition.settle(record)
-                self._lanes.finish(record)
-            elif answer.kind is Kind.REFUSED:
+            if answer.kind is Kind.REFUSED:
                 self._fail(record, "refused", answer)
             elif answer.kind is Kind.COUNTED:
                 self._count(record, answer)
@@ -49,6 +55,9 @@ class Verdicts:
                 away.append((record, answer))
             else:
                 self.suspects.no_answer([record], answer)
+        for partition in moved:
+            partition.settle()
+        outcomes |= {"done": len(group) - sum(outcomes.values()) - duplicates, "duplicate": duplicates}
         for outcome, n in outcomes.items():
             metrics.records.labels(self._source.name, outcome).inc(n)
         if any(answer.kind not in {Kind.AWAY, Kind.LOST} for answer in found):
@@ -169,6 +178,7 @@ class Verdicts:
     def _lettered(self, record: Record, safe: bool) -> None:
         """The letter of `record` is safe, or its partition is no longer ours."""
         if safe:
-            record.partition.settle(record)
+            record.done = True
+            record.partition.settle()
         self._lanes.finish(record)
         self._go()
