@@ -61,12 +61,13 @@ def free_ports(count: int) -> list[int]:
 
 def demand_ports(wanted: Mapping[str, int], way_out: str) -> None:
     """Raise Unavailable when a port of `wanted` (what it is for → port) is taken: all of them, with the process that holds each."""
-    faults = [f"port {port} ({what}) is taken by {_holder(port)}" for what, port in wanted.items() if not _is_free(port)]
+    faults = [f"port {port} ({what}) is taken by {_holder(port)}" for what, port in wanted.items() if not is_free(port)]
     if faults:
         raise errors.Unavailable("\n  ".join([*faults, way_out]), code="port_taken")
 
 
-def _is_free(port: int) -> bool:
+def is_free(port: int) -> bool:
+    """Whether nothing listens on `port` of the loopback interface."""
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:

@@ -5,6 +5,7 @@ Facts of the settings, start times and messages: docs/operations.md. The jars, t
 
 import base64
 import contextlib
+import fcntl
 import hashlib
 import os
 import shutil
@@ -42,6 +43,7 @@ class Broker:
 
     def prepare(self, say: Callable[[str], None] = lambda _line: None) -> None:
         """Fetch the jars, make the class archive and format the data folder, each only where missing. Blocks. Raises Unavailable."""
+        self._demand_alone()
         kafka_jars.fetch(self.state, say)
         _archive(self.state, say)
         self._format(say)
@@ -70,6 +72,20 @@ class Broker:
         file = self.data / ("format.properties" if log_dirs else "broker.properties")
         home.write(file, text + "".join(f"{name}={value}\n" for name, value in own.items()))
         return file
+
+    def _demand_alone(self) -> None:
+        lock = self.data / "log" / ".lock"  # a running broker holds it; the file itself stays behind
+        if not lock.exists():
+            return
+        with lock.open("r+b") as looked_at:
+            try:
+                fcntl.lockf(looked_at, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError as exc:
+                raise errors.Unavailable(
+                    f"a broker runs with {self.data} already: `orderflow kafka down` ends one that `make kafka-up` started; "
+                    "or use it, with KAFKA_BROKERS=host:port",
+                    code="data_in_use",
+                ) from exc
 
     def _format(self, say: Callable[[str], None]) -> None:
         version = self.data / "version"

@@ -1,5 +1,7 @@
 """What `orderflow up` has to say: what is unlike the files, where things are, and the way out when something is in the way."""
 
+import os
+import shlex
 from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -37,7 +39,8 @@ def whereabouts(orders: str, brokers: str, postgres_port: int | None, logs: Path
             f"  rows             PGPASSWORD={postgres.OWNER_PASSWORD} psql -h localhost -p {postgres_port} -U {postgres.OWNER} "
             f'-d {postgres.DATABASE} -c "TABLE order_inbox_events"'
         )
-    yield "  status           .venv/bin/orderflow status"
+    elsewhere = f"ORDERFLOW_HOME={shlex.quote(os.environ['ORDERFLOW_HOME'])} " if os.environ.get("ORDERFLOW_HOME") else ""
+    yield f"  status           {elsewhere}.venv/bin/orderflow status"
     yield f"  logs             {logs}"
     yield "  Ctrl-C ends all of it"
 

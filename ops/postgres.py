@@ -17,6 +17,8 @@ from importlib import util
 from pathlib import Path
 from urllib.parse import quote
 
+import psutil
+
 from ops import child, home
 from shared import errors
 
@@ -67,6 +69,7 @@ class Server:
                 f"remove {self.folder} (it holds local data only), or choose another folder with ORDERFLOW_HOME",
                 code="stale_folder",
             )
+        self._forget_dead_server()
 
     def command(self) -> list[str]:
         """How to start it in the foreground; it stops in good order when its parent dies."""
@@ -106,6 +109,20 @@ class Server:
     @property
     def _password_file(self) -> Path:
         return self.folder / "superuser-password"
+
+    def _forget_dead_server(self) -> None:
+        # After a crash the id in postmaster.pid may belong to another process of this user, and PostgreSQL would take that for itself.
+        file = self.data / "postmaster.pid"
+        if not file.exists():
+            return
+        pid = int(file.read_text(encoding="utf-8").split("\n", 1)[0])
+        try:
+            alive = psutil.Process(pid).cwd() == str(self.data.resolve())
+        except psutil.Error:
+            alive = False
+        if alive:
+            raise errors.Unavailable(f"a PostgreSQL (process {pid}) runs with {self.data} already: end it first", code="data_in_use")
+        file.unlink()
 
     def _init(self) -> None:
         self.folder.mkdir(parents=True, exist_ok=True)
