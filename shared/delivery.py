@@ -83,7 +83,8 @@ def _function(handler: Callable[..., Any], kinds: Sequence[type[events.Event]], 
         if request.method != "POST":
             raise errors.MethodNotAllowed
         settings = config.settings()
-        headers = dict(request.headers)  # of a header that is repeated, the last; and each look-up is no longer a search
+        # A dict, because each look-up in Starlette's own headers is a search. Of a header that is repeated, the last counts.
+        headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in request.headers.raw}
         batch = cloudevent.is_batch(headers)
         body = await server.read_body(request, settings.batch_bytes_max if batch else settings.event_bytes_max)
         read = cloudevent.read_batch(body, settings.batch_events_max) if batch else [cloudevent.read_one(headers, body)]
