@@ -1,5 +1,6 @@
 """Whether contracts/topics.yaml, the KafkaSource manifests, asyncapi.yaml and the code say the same of each topic and consumer."""
 
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from shared.config import Settings
 from shared.topics import Catalogue, Topic
 
 LETTER_SPARE_BYTES = 64 << 10
+_DECORATOR = re.compile(r"@on(?:_each)?\(([^)]*)\)")
 
 
 def faults(checkout: Path) -> list[str]:
@@ -82,10 +84,11 @@ def _of_functions(declared: Catalogue, checkout: Path) -> Iterator[str]:
         if not main.is_file():
             yield f"topics.yaml: {consumer.group}: there is no {main.relative_to(checkout)}"
             continue
-        text = main.read_text(encoding="utf-8")
-        if f'inbox="{consumer.inbox}"' not in text:
+        match = _DECORATOR.search(main.read_text(encoding="utf-8"))
+        handled = match[1] if match else ""
+        if f'inbox="{consumer.inbox}"' not in handled:
             yield f"{main.relative_to(checkout)}: its inbox is not {consumer.inbox}, as topics.yaml says"
-        if f"events.{topic.event}" not in text:
+        if f"events.{topic.event}," not in handled:
             yield f"{main.relative_to(checkout)}: it does not handle events.{topic.event} of {topic.name}"
 
 
