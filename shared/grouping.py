@@ -1,4 +1,4 @@
-"""Deliveries that arrive together share a transaction (group commit), and when it fails no event pays for another's fault.
+"""Work that arrives together shares a transaction (group commit), and when it fails no event, and no order, pays for another's fault.
 
 While one transaction commits the next group fills, so nothing waits for a timer and an idle event waits for nothing.
 """
@@ -11,22 +11,24 @@ import time
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Generic, Literal, TypeVar
 
-from shared import errors, events
+from shared import errors
 from shared.config import Settings
 
 log = logging.getLogger(__name__)
 
+T = TypeVar("T")
+R = TypeVar("R")
 Outcome = Literal["done", "duplicate"] | errors.OrderflowError
 # One transaction over some events, in a thread; `lock_timeout_ms` None is the connection's own.
-Commit = Callable[[Sequence[events.Event], int | None], list[Outcome]]
+Commit = Callable[[Sequence[T], int | None], list[R]]
 
 CONFLICTS_MAX = 6  # how often a part that met another transaction is repeated
 LOCK_TIMEOUT_SPLIT_MS = 20  # in the parts of a group that waited too long: its neighbours have waited enough
 
 
-def settle(part: Sequence[events.Event], commit: Commit, *, until: float, lock_timeout_ms: int | None = None) -> list[Outcome]:
+def settle(part: Sequence[T], commit: Commit[T, R], *, until: float, lock_timeout_ms: int | None = None) -> list[R | errors.OrderflowError]:
     """Commit `part`, events with ids of their own, in as few transactions as can be; an outcome for each, in their order.
 
     An error that one event can cause (a value, a constraint, a bug, a lock held by somebody) splits the part by halves. Two transactions
@@ -37,7 +39,7 @@ def settle(part: Sequence[events.Event], commit: Commit, *, until: float, lock_t
         if time.monotonic() >= until:
             break
         try:
-            return commit(part, lock_timeout_ms)
+            return [*commit(part, lock_timeout_ms)]
         except errors.Conflict as exc:
             failure = exc
             time.sleep(random.uniform(0, 0.005 * 2**attempt))  # noqa: S311  jitter, no secret
@@ -55,33 +57,35 @@ def settle(part: Sequence[events.Event], commit: Commit, *, until: float, lock_t
 
 
 @dataclass(slots=True)
-class _Waiting:
+class _Waiting(Generic[T, R]):
     """What one request handed in, and where its answer goes. A batch keeps its transaction to itself."""
 
-    events: Sequence[events.Event]
+    events: Sequence[T]
     until: float
-    answer: asyncio.Future[list[Outcome]]
+    answer: asyncio.Future[list[R | errors.OrderflowError]]
     alone: bool = field(default=False)
 
 
-class Grouping:
+class Grouping(Generic[T, R]):
     """Gathers what waits into groups and settles each in a thread, as many at once as there are connections."""
 
-    def __init__(self, settled: Callable[[Sequence[events.Event], float], Awaitable[list[Outcome]]], settings: Settings) -> None:
+    def __init__(self, settled: Callable[[Sequence[T], float], Awaitable[list[R]]], settings: Settings) -> None:
         self._settled = settled
         self._events_max = settings.group_events_max
         self._queue_events_max = settings.queue_events_max
         self._deadline_s = settings.delivery_deadline
         self._lanes_max = settings.postgres_connections
         self._lanes: set[asyncio.Task[None]] = set()
-        self._queue: deque[_Waiting] = deque()
+        self._queue: deque[_Waiting[T, R]] = deque()
         self._queued_events = 0
 
-    async def submit(self, handed_in: Sequence[events.Event], *, alone: bool) -> list[Outcome]:
+    async def submit(self, handed_in: Sequence[T], *, alone: bool) -> list[R | errors.OrderflowError]:
         """The outcome of each event, after the commit. Raises Overloaded when too many wait already."""
         if self._queued_events + len(handed_in) > self._queue_events_max:
             raise errors.Overloaded(f"more than {self._queue_events_max} events wait here")
-        waiting = _Waiting(handed_in, time.monotonic() + self._deadline_s, asyncio.get_running_loop().create_future(), alone)
+        waiting: _Waiting[T, R] = _Waiting(
+            handed_in, time.monotonic() + self._deadline_s, asyncio.get_running_loop().create_future(), alone
+        )
         self._queue.append(waiting)
         self._queued_events += len(handed_in)
         if len(self._lanes) < self._lanes_max:
@@ -95,7 +99,7 @@ class Grouping:
             group = self._next_group()
             wanted = [event for waiting in group for event in waiting.events]
             try:
-                outcomes = await self._settled(wanted, min(waiting.until for waiting in group))
+                outcomes: Sequence[R | errors.OrderflowError] = await self._settled(wanted, min(waiting.until for waiting in group))
             except Exception as exc:  # whatever it is, every request gets its answer
                 log.exception("a group of events could not be settled")
                 outcomes = [errors.Bug(f"{type(exc).__name__} while the group was settled")] * len(wanted)
@@ -105,8 +109,8 @@ class Grouping:
                 with contextlib.suppress(asyncio.InvalidStateError):  # its request may have gone
                     waiting.answer.set_result(own)
 
-    def _next_group(self) -> list[_Waiting]:
-        group: list[_Waiting] = []
+    def _next_group(self) -> list[_Waiting[T, R]]:
+        group: list[_Waiting[T, R]] = []
         size = 0
         while self._queue:
             waiting = self._queue[0]
