@@ -5,6 +5,7 @@ import asyncio
 import contextlib
 import logging
 import signal
+import socket
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -38,10 +39,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 2
     if given.check:
         return 0
-    return uvloop.run(_run(sources, settings, given.control_host, given.control_port))
+    try:
+        listening = socket.create_server((given.control_host, given.control_port))
+    except OSError as exc:
+        where = f"{given.control_host}:{given.control_port}"
+        log.error("the control port %s is taken: end who has it, or give --control-port another", where, extra={"reason": str(exc)})  # noqa: TRY400
+        return 1
+    return uvloop.run(_run(sources, settings, listening))
 
 
-async def _run(sources: Sequence[plan.Source], settings: config.Settings, host: str, port: int) -> int:
+async def _run(sources: Sequence[plan.Source], settings: config.Settings, listening: socket.socket) -> int:
     loop = asyncio.get_running_loop()
     ended: asyncio.Future[BaseException | None] = loop.create_future()
 
@@ -56,9 +63,10 @@ async def _run(sources: Sequence[plan.Source], settings: config.Settings, host: 
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, end)
     services = {source.name: Service(source, settings, failed) for source in sources}
-    server = control.server(services, host, port)
-    serving = asyncio.create_task(server.serve())
-    serving.add_done_callback(lambda task: end(OSError("the control port cannot be served")))
+    server = control.server(services)
+    serving = asyncio.create_task(server.serve(sockets=[listening]))
+    host, port = listening.getsockname()[:2]
+    log.info("control HTTP at http://%s:%d", host, port)
     for service in services.values():
         service.start()
         source = service.source
@@ -70,8 +78,7 @@ async def _run(sources: Sequence[plan.Source], settings: config.Settings, host: 
         log.error("a source failed", exc_info=reason)
     await asyncio.gather(*(service.stop() for service in services.values()))
     server.should_exit = True
-    with contextlib.suppress(SystemExit):
-        await serving
+    await serving
     return 0 if reason is None else 1
 
 

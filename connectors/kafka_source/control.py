@@ -26,8 +26,8 @@ class Server(uvicorn.Server):
         yield
 
 
-def server(services: Mapping[str, Service], host: str, port: int) -> Server:
-    """The server; its `serve()` runs in the sources' event loop."""
+def server(services: Mapping[str, Service]) -> Server:
+    """The server; its `serve(sockets=…)` runs in the sources' event loop."""
 
     async def health(_: Request) -> Response:
         return JSONResponse({"status": "ok"})
@@ -59,7 +59,7 @@ def server(services: Mapping[str, Service], host: str, port: int) -> Server:
             Route("/sources/{name}/resume", change, methods=["POST"]),
         ]
     )
-    return Server(uvicorn.Config(app, host=host, port=port, log_config=None, access_log=False, lifespan="off", timeout_graceful_shutdown=1))
+    return Server(uvicorn.Config(app, log_config=None, access_log=False, lifespan="off", timeout_graceful_shutdown=1))
 
 
 async def _reason(request: Request) -> str:

@@ -1,0 +1,114 @@
+"""`python -m connectors.kafka_source` as a process: killed, ended in good order, asked over HTTP, started with wrong settings."""
+
+import json
+import signal
+import sys
+import time
+from pathlib import Path
+from typing import Any, Protocol
+
+import httpx
+import pytest
+
+from ops import child
+from tests import stack
+from tests.conftest import StartProcess
+from tests.source import sinks
+from tests.source.conftest import Group, write_manifest
+
+
+class Start(Protocol):
+    def __call__(self, group: Group, *, env: dict[str, str] | None = None, **changes: Any) -> stack.Process: ...
+
+
+@pytest.fixture
+def start(tmp_path: Path, start_process: StartProcess) -> Start:
+    """start(group, env={…}, **changes of the manifest) -> the process, whose control HTTP answers."""
+
+    def started(group: Group, *, env: dict[str, str] | None = None, **changes: Any) -> stack.Process:
+        path = write_manifest(tmp_path / "sources.yaml", [group.document(**changes)])
+        (port,) = child.free_ports(1)
+        process = start_process(
+            [sys.executable, "-m", "connectors.kafka_source", "--manifest", str(path), "--control-port", str(port)],
+            {"KAFKA_BROKERS": group.brokers, "SINK_URLS": group.sink_urls, "SHUTDOWN_TIMEOUT": "3s", **(env or {})},
+            f"http://127.0.0.1:{port}",
+        )
+        process.wait_ready()
+        return process
+
+    return started
+
+
+def test_L03_kill_9_and_restart_lose_nothing(group: Group, start: Start) -> None:
+    """Killed in the middle, again and again, every event is handled in the end, and none got a letter."""
+    group.sink.script = sinks.each(lambda _: sinks.Reply(200, {"outcome": "done"}, after_s=0.01))
+    group.produce(*(b'{"n": %d}' % n for n in range(3000)))
+    process = start(group, size=10, flight=2, env={"KAFKA_GROUP_PROTOCOL": "consumer"})
+    for least in (300, 900):
+        stack.eventually(lambda least=least: len(group.sink.events) >= least, f"{least} events")  # type: ignore[misc]
+        process.kill()
+        assert (group.committed() or 0) <= len({event.offset for event in group.sink.events})
+        process.start()
+    group.wait_committed(3000)
+    assert {event.json["n"] for event in group.sink.events} == set(range(3000))
+    assert group.failed == []
+
+
+def test_SIGTERM_ends_what_is_in_flight_commits_and_exits_0(group: Group, start: Start) -> None:
+    """No new delivery begins after SIGTERM; the one in flight ends and is committed; the group is left at once."""
+    group.sink.script = sinks.each(lambda _: sinks.Reply(200, {"outcome": "done"}, after_s=1.0))
+    group.produce(b"1", b"2", b"3")
+    process = start(group)
+    stack.eventually(lambda: len(group.sink.events) == 1, "the first delivery")
+    assert process.stop(signal.SIGTERM) == 0
+    assert len(group.sink.events) == 1
+    assert group.committed() == 1
+    began = time.monotonic()
+    start(group)
+    stack.eventually(lambda: len(group.sink.events) == 2, "the second delivery")
+    assert time.monotonic() - began < 5.5  # a member that had not left would hold the partition for its session of 6 s
+
+
+def test_the_control_http(group: Group, start: Start) -> None:
+    """Health, status, pause with a reason, resume, metrics; 404 for a source that is not there."""
+    process = start(group)
+    stack.eventually(lambda: httpx.get(f"{process.url}/sources").json()["sources"][group.name]["state"] == "running", "running")
+    found = httpx.get(f"{process.url}/sources").json()["sources"][group.name]
+    assert (found["topic"], found["group"], found["function"], found["partitions"]) == (group.topic, group.name, f"{group.sink.url}/", [0])
+    paused = httpx.post(f"{process.url}/sources/{group.name}/pause", json={"reason": "a deployment"})
+    assert (paused.status_code, paused.json()["state"], paused.json()["reason"]) == (200, "paused", "a deployment")
+    assert f'orderflow_source_paused{{by="hand",source="{group.name}"}} 1.0' in httpx.get(f"{process.url}/metrics").text
+    assert httpx.post(f"{process.url}/sources/{group.name}/resume").json()["state"] == "running"
+    assert httpx.post(f"{process.url}/sources/nobody/pause").status_code == 404
+    assert httpx.post(f"{process.url}/sources/{group.name}/pause", content=b"{").json()["reason"] == "paused by hand"
+    assert process.stop(signal.SIGINT) == 0
+
+
+def test_wrong_settings_are_all_listed_and_end_it_with_2(group: Group, tmp_path: Path, start_process: StartProcess) -> None:
+    """Every fault of the manifest is named by document and field; nothing is read."""
+    document = group.document(ordering="sorted", topics=[])
+    del document["spec"]["delivery"]["deadLetterSink"]
+    path = write_manifest(tmp_path / "sources.yaml", [document])
+    process = start_process([sys.executable, "-m", "connectors.kafka_source", "--manifest", str(path), "--control-port", "0"])
+    assert process.wait() == 2
+    for field in ("spec.ordering", "spec.topics", "spec.delivery.deadLetterSink"):
+        assert f"({group.name}): {field}: " in process.text
+
+
+def test_a_source_that_fails_ends_the_process_loudly(group: Group, start: Start) -> None:
+    """A fault that no repetition heals ends the process with 1, so that whoever watches it sees it."""
+    path = {"KAFKA_SSL_CA_LOCATION": "/nowhere/ca.pem", "KAFKA_SECURITY_PROTOCOL": "SSL"}
+    with pytest.raises(AssertionError, match="ended with 1"):
+        start(group, env=path)
+
+
+def test_a_taken_control_port_ends_the_process(group: Group, tmp_path: Path, start_process: StartProcess) -> None:
+    """The port of another process: the source says so and ends with 1 instead of running unseen."""
+    path = write_manifest(tmp_path / "sources.yaml", [group.document()])
+    port = str(group.sink.port)
+    process = start_process(
+        [sys.executable, "-m", "connectors.kafka_source", "--manifest", str(path), "--control-port", port],
+        {"KAFKA_BROKERS": group.brokers, "SINK_URLS": group.sink_urls},
+    )
+    assert process.wait() == 1
+    assert any("control port" in json.loads(line)["message"] for line in process.text.splitlines() if line.startswith("{"))
