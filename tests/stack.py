@@ -3,6 +3,7 @@
 import contextlib
 import itertools
 import os
+import random
 import shutil
 import signal
 import subprocess
@@ -14,10 +15,11 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import httpx
+import psutil
 from confluent_kafka import Consumer, TopicPartition
 from confluent_kafka.admin import AdminClient, NewTopic
 
-from ops import child, home, kafka, migrations, postgres
+from ops import child, home, kafka, migrations, postgres, programs
 from shared import config, database, errors
 
 T = TypeVar("T")
@@ -304,3 +306,69 @@ def start_function(name: str, env: Mapping[str, str], log: Path) -> Process:
         process.kill()
         raise
     return process
+
+
+class Up:
+    """`orderflow up` in its own process and folder, on ports of its own."""
+
+    def __init__(self, folder: Path, env: Mapping[str, str], *options: str) -> None:
+        self.home = folder / "home"
+        self.home.mkdir(parents=True, exist_ok=True)
+        jars = home.folder() / "kafka-jars"
+        if jars.exists() and not (self.home / "kafka-jars").exists():
+            (self.home / "kafka-jars").symlink_to(jars)  # so that nothing is fetched again
+        self.ports = run_of_ports()
+        self.env = {"ORDERFLOW_HOME": str(self.home), "PATH": os.environ["PATH"]} | dict(env)
+        command = orderflow("up", *port_options(self.ports), *options)
+        self.process = Process(child.guarded(command, signal.SIGTERM), self.env, folder / "up.log")
+
+    @property
+    def told(self) -> dict[str, Any]:
+        """The run file."""
+        return home.last_run(self.home)
+
+    def wait_ready(self, within_s: float = 90.0) -> dict[str, Any]:
+        """Wait until everything runs; what the run file says then."""
+
+        def ready() -> dict[str, Any] | None:
+            assert self.process.alive(), self.process.text[-3000:]
+            return self.told if self.told.get("ready") else None
+
+        found = eventually(ready, f"orderflow up:\n{self.process.text[-3000:]}", within_s)
+        assert found is not None
+        return found
+
+    def children(self) -> dict[str, psutil.Process]:
+        """Every process that it runs now, by name."""
+        told = self.told
+        parts = {name: told[name] for name in ("kafka", "postgres", "source", "relay") if "pid" in told.get(name, {})}
+        return {name: psutil.Process(of["pid"]) for name, of in (parts | told["functions"]).items() if of.get("pid")}
+
+    def log(self, name: str) -> str:
+        """What the process `name` has logged."""
+        return (self.home / "logs" / f"{name}.log").read_text(encoding="utf-8", errors="replace")
+
+    def command(self, *arguments: str, within_s: float = 120.0) -> "subprocess.CompletedProcess[str]":
+        """Run another `orderflow` command against it."""
+        return subprocess.run(
+            orderflow(*arguments), env=child.environment(**self.env), capture_output=True, text=True, check=False, timeout=within_s
+        )
+
+
+def orderflow(*arguments: str) -> list[str]:
+    """The command line of the `orderflow` command."""
+    return [sys.executable, "-c", "from ops import command; command.main()", *arguments]
+
+
+def run_of_ports() -> programs.Ports:
+    """Free ports for a whole system."""
+    for _ in range(200):
+        base = random.randrange(20_000, 32_000)  # noqa: S311 - not a secret
+        if all(child.is_free(port) for port in range(base, base + 13)):
+            return programs.Ports(base=base, kafka=base + 10, postgres=base + 12)
+    raise AssertionError("no free ports")
+
+
+def port_options(ports: programs.Ports) -> list[str]:
+    """How `orderflow up` is told its ports."""
+    return ["--port-base", str(ports.base), "--kafka-port", str(ports.kafka), "--postgres-port", str(ports.postgres)]
