@@ -3,6 +3,7 @@
 import json
 import shutil
 import subprocess
+import time
 from pathlib import Path
 from typing import Annotated
 
@@ -100,7 +101,7 @@ def _running(state: Path) -> psutil.Process | None:
     try:
         told = json.loads(_pid_file(state).read_text(encoding="utf-8"))
         process = psutil.Process(told["pid"])
-        return process if process.is_running() and abs(process.create_time() - told["started"]) < 1 else None
+        return process if _lives(process) and abs(process.create_time() - told["started"]) < 1 else None
     except (FileNotFoundError, ValueError, KeyError, psutil.Error):
         return None
 
@@ -109,12 +110,21 @@ def _stop(state: Path) -> bool:
     process = _running(state)
     if process is not None:
         process.send_signal(kafka.STOP_SIGNAL)
-        _, left = psutil.wait_procs([process], timeout=STOP_S)
-        for stuck in left:
-            stuck.kill()
-        psutil.wait_procs(left, timeout=STOP_S)
+        deadline = time.monotonic() + STOP_S
+        while _lives(process):
+            if time.monotonic() > deadline:
+                process.kill()
+            time.sleep(0.05)
     _pid_file(state).unlink(missing_ok=True)
     return process is not None
+
+
+def _lives(process: psutil.Process) -> bool:
+    # In a container whose first process collects nobody, one that has ended stays as a zombie.
+    try:
+        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
 
 
 def _pid_file(state: Path) -> Path:

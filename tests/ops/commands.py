@@ -1,12 +1,15 @@
 """A command run as a person runs it, in this process: its exit code, what it printed, and where."""
 
 import json
+import subprocess
 import sys
 from collections.abc import Mapping
 from typing import Any
 
 import typer
 from typer.testing import CliRunner
+
+from ops import child, home
 
 
 class Ran:
@@ -32,6 +35,14 @@ def run(app: typer.Typer, *arguments: str, env: Mapping[str, str] | None = None,
     if result.exception is not None and not isinstance(result.exception, SystemExit):
         raise result.exception
     return Ran(result.exit_code, result.stdout, result.stderr)
+
+
+def run_alone(module: str, *arguments: str, env: Mapping[str, str] | None = None) -> Ran:
+    """Run the command in a process of its own, for one that starts others: they are to outlive it."""
+    done = subprocess.run(
+        command(module, *arguments), capture_output=True, text=True, check=False, cwd=home.CHECKOUT, env=child.environment(**(env or {}))
+    )
+    return Ran(done.returncode, done.stdout, done.stderr)
 
 
 def command(module: str, *arguments: str) -> list[str]:
