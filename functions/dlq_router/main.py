@@ -21,7 +21,7 @@ from functions.dlq_router.kafka import Kafka, NotSent
 from functions.dlq_router.letter import Letter
 from shared import config, database, errors, outbox, problem, server, telemetry
 
-log = logging.getLogger(__name__)
+log = logging.getLogger("functions.dlq_router")
 
 NAME = "dlq_router"
 EVENT_TYPE = "orderflow.dead_letter"

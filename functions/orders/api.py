@@ -24,7 +24,14 @@ _ID = TypeAdapter[str](events.Id)
 
 def build(desk: Desk, database: Database) -> FastAPI:
     """The application. It opens nothing by itself."""
-    app = FastAPI(title="Orderflow orders", version="1", summary="Place an order, and see how far it is.", docs_url=None, redoc_url=None)
+    app = FastAPI(
+        title="Orderflow orders",
+        version="1",
+        summary="Place an order, and see how far it is.",
+        docs_url=None,
+        redoc_url=None,
+        redirect_slashes=False,  # a redirect would name the address behind a gateway
+    )
     app.add_middleware(border.Border)
     app.add_exception_handler(errors.OrderflowError, _failed)
     app.add_exception_handler(RequestValidationError, _failed)

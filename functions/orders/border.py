@@ -2,6 +2,7 @@
 
 import logging
 
+from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from shared import errors, problem
@@ -28,6 +29,8 @@ class Border:
 
         try:
             await self._app({**scope, "method": "GET"} if scope["method"] == "HEAD" else scope, receive, noted)
+        except ClientDisconnect:
+            log.info("a client went away before its request was complete", extra={"path": scope["path"]})
         except Exception:
             if begun:
                 raise

@@ -8,26 +8,27 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 
 from functions.orders import faults, idempotency, models, store
-from shared import errors, events, outbox
+from shared import errors, events, grouping, outbox
 from shared.config import Settings
 from shared.database import Database
 
 log = logging.getLogger(__name__)
 
 PAYMENT_METHOD = "card"
-TRIES_MAX = 3  # of a transaction that met another one
+STEP_S = 0.1  # how long a transaction waits for a lock
 SWEEP_INTERVAL_S = 60.0
 SWEEP_PAUSE_S = 0.1  # between two steps others have their turn
 
 
 class Desk:
-    """Places orders, and now and then clears away the keys that expired."""
+    """Places orders, those that arrive together in one transaction, and now and then clears away the keys that expired."""
 
     def __init__(self, database: Database, settings: Settings) -> None:
         self._database, self._settings = database, settings
         self._hint = outbox.Hint(database)
         self._turns = idempotency.Turns()
-        self._waiting = 0
+        self._grouping = grouping.Grouping(self._settle, settings)
+        self._patience = asyncio.Semaphore(1)
         self._sweep_not_before = 0.0
         self._sweeping: asyncio.Task[None] | None = None
 
@@ -36,41 +37,39 @@ class Desk:
 
         After Unavailable the order may be there all the same (a commit whose answer was lost): only a key makes it safe to try again.
         """
-        if self._waiting >= self._settings.queue_events_max:
-            raise errors.Overloaded("more orders arrive than can be stored now")
         placement = self._placement(new, key, traceparent)
-        self._waiting += 1
-        try:
-            answer = await self._stored(placement)
-        finally:
-            self._waiting -= 1
-        if isinstance(answer, idempotency.KeyReused):
-            raise answer
+        until = time.monotonic() + idempotency.WAIT_S
+        if placement.claim is None:
+            answer = await self._stored(placement, until)
+        else:
+            async with self._turns.turn(placement.claim, until):
+                answer = await self._stored(placement, until)
         replayed = answer.order_id != placement.order.id
         if not replayed:
             self._hint.send()
         self._sweep_soon()
         return answer, replayed
 
-    async def _stored(self, placement: store.Placement) -> store.Outcome:
-        if placement.claim is None:
-            return await self._transacted(placement, lock_timeout_s=self._settings.lock_timeout)
-        async with self._turns.turn(placement.claim.user_id, placement.claim.key) as left_s:
+    async def _stored(self, placement: store.Placement, until: float) -> idempotency.Answer:
+        """Together with others first. What meets a lock then waits for it apart, in short steps and one at a time: it holds up nobody."""
+        (outcome,) = await self._grouping.submit([placement], alone=False)
+        while isinstance(outcome, errors.Busy):
+            left_s = until - time.monotonic()
+            if left_s <= 0 or not await _acquired(self._patience, left_s):
+                raise idempotency.still_working() if placement.claim else errors.Unavailable(outcome.detail, code=outcome.code)
             try:
-                return await self._transacted(placement, lock_timeout_s=left_s)
-            except errors.Busy as exc:
-                raise idempotency.still_working() from exc
+                (outcome,) = await self._settle([placement], time.monotonic() + STEP_S)
+            finally:
+                self._patience.release()
+        if isinstance(outcome, errors.OrderflowError):
+            raise outcome
+        return outcome
 
-    async def _transacted(self, placement: store.Placement, *, lock_timeout_s: float) -> store.Outcome:
-        for tries_left in reversed(range(TRIES_MAX)):
-            try:
-                return await self._database.work(lambda: self._committed([placement], lock_timeout_ms=int(lock_timeout_s * 1000))[0])
-            except errors.Conflict:
-                if not tries_left:
-                    raise
-        raise AssertionError("the last try returns or raises")
+    async def _settle(self, placements: Sequence[store.Placement], until: float) -> list[idempotency.Answer | errors.OrderflowError]:
+        lock_timeout_ms = int(STEP_S * 1000)
+        return await self._database.work(lambda: grouping.settle(placements, self._commit, until=until, lock_timeout_ms=lock_timeout_ms))
 
-    def _committed(self, placements: Sequence[store.Placement], *, lock_timeout_ms: int) -> list[store.Outcome]:
+    def _commit(self, placements: Sequence[store.Placement], lock_timeout_ms: int | None) -> list[store.Outcome]:
         return self._database.transact(lambda tx: store.place(tx, placements, self._settings), lock_timeout_ms=lock_timeout_ms)
 
     def _placement(self, new: models.NewOrder, key: str | None, traceparent: str | None) -> store.Placement:
@@ -110,3 +109,11 @@ class Desk:
                 await asyncio.sleep(SWEEP_PAUSE_S)
         except errors.OrderflowError as exc:
             log.warning("expired idempotency keys were not removed; the next sweep tries again", extra={"reason": exc.detail})
+
+
+async def _acquired(gate: asyncio.Lock | asyncio.Semaphore, within_s: float) -> bool:
+    try:
+        async with asyncio.timeout(within_s):
+            return await gate.acquire()
+    except TimeoutError:
+        return False

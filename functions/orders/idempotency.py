@@ -130,19 +130,19 @@ class Turns:
         self._locks: WeakValueDictionary[tuple[str, str], asyncio.Lock] = WeakValueDictionary()
 
     @contextlib.asynccontextmanager
-    async def turn(self, user_id: str, key: str) -> AsyncIterator[float]:
-        """Wait for the key's elders, at most WAIT_S; gives the seconds that are left of it. Raises Busy."""
-        until = time.monotonic() + WAIT_S
-        lock = self._locks.get((user_id, key))
+    async def turn(self, wanted: Claim, until: float) -> AsyncIterator[None]:
+        """Wait for the key's elders, at most `until` (monotonic). Raises Busy."""
+        name = (wanted.user_id, wanted.key)
+        lock = self._locks.get(name)
         if lock is None:
-            lock = self._locks[user_id, key] = asyncio.Lock()
+            lock = self._locks[name] = asyncio.Lock()
         try:
-            async with asyncio.timeout(WAIT_S):
+            async with asyncio.timeout(max(0.0, until - time.monotonic())):
                 await lock.acquire()
         except TimeoutError:
             raise still_working() from None
         try:
-            yield max(0.05, until - time.monotonic())
+            yield
         finally:
             lock.release()
 

@@ -60,24 +60,26 @@ def b64(value: bytes) -> str:
 
 
 def read(brokers: str, topic: str) -> Letters:
-    consumer = Consumer({**stack.CLIENT, "bootstrap.servers": brokers, "group.id": "reader", "fetch.message.max.bytes": 4 << 20})
+    consumer = Consumer(
+        {**stack.CLIENT, "bootstrap.servers": brokers, "group.id": "reader", "fetch.wait.max.ms": 20, "fetch.message.max.bytes": 4 << 20}
+    )
     try:
+        partitions = [TopicPartition(topic, partition, 0) for partition in consumer.list_topics(topic, timeout=10).topics[topic].partitions]
+        left = sum(consumer.get_watermark_offsets(partition, timeout=10)[1] for partition in partitions)
+        consumer.assign(partitions)
         found: Letters = []
-        for partition in consumer.list_topics(topic, timeout=10).topics[topic].partitions:
-            low, high = consumer.get_watermark_offsets(TopicPartition(topic, partition), timeout=10)
-            consumer.assign([TopicPartition(topic, partition, low)])
-            while low < high:
-                (record,) = consumer.consume(1, timeout=20)
-                assert record.error() is None, record.error()
-                low = record.offset() + 1
-                found.append((record.key(), json.loads(record.value())))
+        while left:
+            records = consumer.consume(left, timeout=0.2)
+            assert not [record.error() for record in records if record.error()]
+            found += [(record.key(), json.loads(record.value())) for record in records]
+            left -= len(records)
         return found
     finally:
         consumer.close()
 
 
 def environment(brokers: str, topic: str, database: Mapping[str, str]) -> dict[str, str]:
-    return {"KAFKA_BROKERS": brokers, "KAFKA_ORDER_PAYMENT_COMPLETED_DLQ_TOPIC": topic, "DLQ_PRODUCER_TIMEOUT": "3s", **database}
+    return {"KAFKA_BROKERS": brokers, "KAFKA_ORDER_PAYMENT_COMPLETED_DLQ_TOPIC": topic, "DLQ_PRODUCER_TIMEOUT": "2s", **database}
 
 
 @pytest.fixture(scope="module")

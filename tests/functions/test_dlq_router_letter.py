@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from functions.dlq_router import failed, letter
+from functions.dlq_router import addresses, failed, letter
+from shared import config
 from tests import controls
 
 NOW = datetime(2026, 11, 24, 12, tzinfo=UTC)
@@ -216,3 +217,35 @@ def test_o15_events_without_a_content_type_or_with_whole_numbers_as_extensions_b
     assert (told["original_offset"], told["event_id"], told["event_type"], told["original_exact"]) == (5, "e", "t", False)
     assert letter.original(told) == (None, b'{"a":1}', record.headers)
     assert ("ce_n", b"7") in record.headers
+
+
+def test_letters_are_addressed_by_the_manifests_names_and_by_the_environments() -> None:
+    """A consumer group that was renamed has the path that its manifest says, and the letter names it as it is now."""
+    renamed = addresses.Addresses(
+        config.Settings(overrides={"KAFKA_ASSEMBLY_CONSUMER_GROUP_ID": "mine", "KAFKA_NOTIFICATION_DLQ_TOPIC": "n"})
+    )
+    old, new = renamed.find(f"/assembly-service/{TOPIC}"), renamed.find(f"/base/mine/{TOPIC}")
+    assert old is not None
+    assert (old, old.group, old.dead_letter_topic) == (new, "mine", f"{TOPIC}.dlq")
+    other = renamed.find("/notification-assembly/order.assembly.completed")
+    assert other is not None
+    assert other.dead_letter_topic == "n"
+    assert renamed.find("/assembly-service") is None
+    assert renamed.find("/assembly-service/order.assembly.completed") is None
+
+
+def test_a_path_that_names_nobody_has_a_nearest_consumer() -> None:
+    """Of the same group, else of the same topic, else any: what a KafkaSource hands over is not lost."""
+    known = addresses.Addresses(config.Settings())
+    assert known.nearest("/notification-payment/typo").group == "notification-payment"
+    assert known.nearest("/typo/order.assembly.completed").topic == "order.assembly.completed"
+    assert known.nearest("/").dead_letter_topic
+
+
+def test_the_limits_follow_the_declared_topics() -> None:
+    """Letters have twice the largest source topic's bytes and 64 KiB; a body has room for any record written as JSON."""
+    known = addresses.Addresses(config.Settings())
+    assert known.letter_bytes_max == LETTER_BYTES_MAX
+    worst = body(None, headers=[["\x01" * SOURCE_BYTES_MAX, None]])
+    assert len(worst) < known.body_bytes_max
+    assert len(body(None, headers=[["", None]] * (SOURCE_BYTES_MAX // 2))) < known.body_bytes_max

@@ -1,6 +1,7 @@
 """Orders, through the server that production runs and a real database."""
 
 import json
+import socket
 import threading
 import time
 import uuid
@@ -168,9 +169,20 @@ def test_a_large_body_is_refused_announced_or_not(orders_for_reading: httpx.Clie
         assert (answer.status_code, answer.headers["content-type"]) == (413, PROBLEM)
 
 
+def test_a_client_that_goes_away_in_the_middle_orders_nothing(orders_for_reading: httpx.Client) -> None:
+    """A body shorter than announced is no request; the function goes on."""
+    address = ("127.0.0.1", orders_for_reading.base_url.port or 0)
+    whole = json.dumps(BODY).encode()
+    for sent in (whole, whole[:-9]):
+        with socket.create_connection(address) as client:
+            head = f"POST /orders HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\ncontent-length: {len(whole) + 5}\r\n\r\n"
+            client.sendall(head.encode() + sent)
+    assert orders_for_reading.get("/orders", params={"user_id": "user-1"}).json()["orders"] == []
+
+
 def test_what_is_not_there_and_what_is_not_allowed_are_problems(orders_for_reading: httpx.Client) -> None:
     """404 for unknown addresses and orders, whatever their id looks like; 405 names the methods."""
-    for path in ("/", "/nothing", "/orders/unknown", "/orders/a%00b", "/orders/%ff", f"/orders/{'x' * 500}", "/orders/a/b"):
+    for path in ("/", "/nothing", "/orders/unknown", "/orders/a%00b", "/orders/%ff", f"/orders/{'x' * 500}", "/orders/a/b", "/orders/"):
         answer = orders_for_reading.get(path)
         assert (answer.status_code, answer.headers["content-type"]) == (404, PROBLEM), path
     for method in ("DELETE", "PUT", "PATCH", "OPTIONS"):
