@@ -55,10 +55,12 @@ def up(
         "For a second one set ORDERFLOW_HOME to another folder, and --port-base, --kafka-port and --postgres-port"
     )
     with home.locked(home.lock_file(state), wait=False, refusal=refusal):
+        home.run_file(state).unlink(missing_ok=True)  # of an `up` that was killed
         shown = {"up"} if quiet else None
         journal = Journal(state / "logs", ["up", "kafka", "postgres", programs.SOURCE, programs.RELAY, *addresses.FUNCTIONS], shown=shown)
         try:
             stack = _Stack(settings, state, programs.Ports(port_base, kafka_port, postgres_port), journal)
+            _await_leftovers(state, running)
             asyncio.run(stack.run())
         finally:
             journal.close()
@@ -105,7 +107,6 @@ class _Stack:
 
     async def _start(self) -> None:
         began = time.monotonic()
-        await asyncio.to_thread(_await_leftovers, self._state)
         self._demand_ports()
         self._write()
         self._say_all(notices.differences(self._settings))
@@ -217,11 +218,8 @@ def _await_sources(url: str) -> None:
         time.sleep(0.1)
 
 
-def _await_leftovers(state: Path) -> None:
+def _await_leftovers(state: Path, told: dict[str, Any]) -> None:
     """Wait for what a killed `up` left behind: its broker and database need a moment to end in good order."""
-    told = home.last_run(state)
-    if told.get("pid") == os.getpid():
-        return
     ids = [part.get("pid") for part in (told.get("kafka"), told.get("postgres")) if isinstance(part, dict)]
     left: list[psutil.Process] = []
     for pid in filter(None, ids):

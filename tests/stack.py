@@ -332,7 +332,8 @@ class Up:
 
         def ready() -> dict[str, Any] | None:
             assert self.process.alive(), self.process.text[-3000:]
-            return self.told if self.told.get("ready") else None
+            told = self.told
+            return told if told.get("ready") and told["pid"] == self.process.pid else None
 
         found = eventually(ready, f"orderflow up:\n{self.process.text[-3000:]}", within_s)
         assert found is not None

@@ -39,7 +39,7 @@ def up(
         one.wait_ready()
         yield one, database
     finally:
-        one.process.stop(signal.SIGINT)
+        assert one.process.stop(signal.SIGINT) == 0
         postgres.drop(database)
 
 
