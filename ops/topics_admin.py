@@ -14,6 +14,7 @@ from shared.config import Settings
 T = TypeVar("T")
 ANSWER_S = 10.0
 _INTERNAL = ("__",)
+_URL_SAFE = str.maketrans("+/", "-_")
 _EARLIEST: Any = admin.OffsetSpec.earliest()  # type: ignore[no-untyped-call]
 _SET_ON_TOPIC = admin.ConfigSource.DYNAMIC_TOPIC_CONFIG.value
 _LATEST: Any = admin.OffsetSpec.latest()  # type: ignore[no-untyped-call]
@@ -77,24 +78,24 @@ class Admin:
         are changed. A topic never loses partitions.
         """
         brokers = self.broker_count()
-        fitted = [self._fitted(topic, brokers, local=local) for topic in wanted]
+        possible = [fitted(topic, brokers, local=local) for topic in wanted]
         there = self.partitions(internal=True)
-        missing = {topic.name for topic in fitted if topic.name not in there}
+        missing = {topic.name for topic in possible if topic.name not in there}
         new = [
             admin.NewTopic(topic.name, topic.partitions, topic.replication_factor, config=_config(topic))
-            for topic in fitted
+            for topic in possible
             if topic.name in missing
         ]
         if new:
             for future in self._client.create_topics(new, operation_timeout=ANSWER_S).values():
                 self._answer(future, allowed=KafkaError.TOPIC_ALREADY_EXISTS)
             self._wait(lambda: missing <= self.partitions(internal=True).keys(), f"{', '.join(sorted(missing))} to appear")
-        found = self._configs(topic.name for topic in fitted if topic.name not in missing)
+        found = self._configs(topic.name for topic in possible if topic.name not in missing)
         return [
             Made(topic.name, "created", topic.partitions, _clamped(topic, before))
             if topic.name in missing
             else self._compared(topic, *there[topic.name], found[topic.name], apply=apply)
-            for topic, before in zip(fitted, wanted, strict=True)
+            for topic, before in zip(possible, wanted, strict=True)
         ]
 
     def delete(self, names: Sequence[str]) -> None:
@@ -112,7 +113,7 @@ class Admin:
         first, last = (self._offsets(parts, spec) for spec in (_EARLIEST, _LATEST))
         return Description(
             topic=name,
-            topic_id=str(described.topic_id),
+            topic_id=str(described.topic_id).translate(_URL_SAFE),  # as the broker and its tools spell it
             partitions=tuple(
                 Partition(
                     number=part.id,
@@ -134,17 +135,6 @@ class Admin:
             raise errors.Refused(
                 f"there is no topic {', '.join(unknown)} at {self._brokers} (`orderflow topics list` shows all)", code="unknown_topic"
             )
-
-    def _fitted(self, topic: topics.Topic, brokers: int, *, local: bool) -> topics.Topic:
-        if topic.replication_factor <= brokers:
-            return topic
-        if brokers > 1 and not local:
-            raise errors.Refused(
-                f"{topic.name}: {topic.replication_factor} replicas are declared and {brokers} brokers answer; "
-                "start the others, or say --local to do with fewer",
-                code="brokers_missing",
-            )
-        return topic.model_copy(update={"replication_factor": brokers, "min_insync_replicas": min(topic.min_insync_replicas, brokers)})
 
     def _compared(self, wanted: topics.Topic, partitions: int, replicas: int, config: Mapping[str, str], *, apply: bool) -> Made:
         notes: list[str] = []
@@ -219,6 +209,19 @@ class Admin:
         return translated(exc.args[0], self._brokers)
 
 
+def fitted(topic: topics.Topic, brokers: int, *, local: bool) -> topics.Topic:
+    """`topic` with no more replicas than there are brokers. Raises Refused where that might be a broker that is only away for now."""
+    if topic.replication_factor <= brokers:
+        return topic
+    if brokers > 1 and not local:
+        raise errors.Refused(
+            f"{topic.name}: {topic.replication_factor} replicas are declared and {brokers} brokers answer; "
+            "start the others, or say --local to do with fewer",
+            code="brokers_missing",
+        )
+    return topic.model_copy(update={"replication_factor": brokers, "min_insync_replicas": min(topic.min_insync_replicas, brokers)})
+
+
 def translated(error: Any, brokers: str) -> errors.OrderflowError:
     """A KafkaError as ours: Unavailable where trying later helps, else Refused."""
     if error.retriable() or error.code() in (
@@ -229,16 +232,6 @@ def translated(error: Any, brokers: str) -> errors.OrderflowError:
     ):
         return errors.Unavailable(f"Kafka at {brokers} does not answer: {error.str()}")
     return errors.Refused(f"Kafka at {brokers} refused: {error.str()} ({error.name()})", code=str(error.name()).lower())
-
-
-def plain(of: Description) -> dict[str, Any]:
-    """A description as JSON has it."""
-    return {
-        "topic": of.topic,
-        "topic_id": of.topic_id,
-        "partitions": [{name: getattr(part, name) for name in part.__slots__} for part in of.partitions],
-        "config": dict(of.config),
-    }
 
 
 def _config(topic: topics.Topic) -> dict[str, str]:

@@ -1,5 +1,6 @@
 """`orderflow topics`: the topics of contracts/topics.yaml, and records in and out of any topic."""
 
+import dataclasses
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -83,7 +84,7 @@ def describe(
     admin = topics_admin.Admin(config.load())
     found = [admin.describe(name) for name in names]
     if json:
-        terminal.as_json([topics_admin.plain(of) for of in found])
+        terminal.as_json([dataclasses.asdict(of) for of in found])
         return
     for of in found:
         terminal.say(f"{of.topic}  id {of.topic_id}", style="bold")

@@ -1,18 +1,21 @@
 """What holds for every command: help for each option, colours only on a terminal, and a Makefile that lists its targets."""
 
+import json
 import os
 import pty
 import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from pathlib import Path
 
 import click
 import pytest
 import typer
 
 from ops import child, contracts, events_command, home, kafka_command, outbox_command, sources_command, topics_command
+from tests.conftest import MakeTopic
 from tests.ops import commands
 
 APPS = {
@@ -59,12 +62,24 @@ def test_colours_are_for_a_terminal_only() -> None:
     assert b"\x1b" not in piped.stdout + piped.stderr
 
 
-def _on_a_terminal(command: list[str]) -> str:
+@pytest.mark.parametrize(("answer", "code", "left"), [(b"n\n", 1, True), (b"y\n", 0, False)])
+def test_what_cannot_be_undone_is_asked_on_a_terminal(
+    answer: bytes, code: int, left: bool, kafka_brokers: str, make_topic: MakeTopic
+) -> None:
+    topic, env = make_topic(), {"KAFKA_BROKERS": kafka_brokers}
+
+    shown = _on_a_terminal(commands.command("topics_command", "delete", topic), answer, code, env)
+
+    assert f"Delete {topic} and every record in it?" in shown
+    assert (topic in {of["topic"] for of in commands.run(topics_command.app, "list", "--json", env=env).json()}) == left
+
+
+def _on_a_terminal(command: list[str], answer: bytes = b"", code: int = 0, env: Mapping[str, str] | None = None) -> str:
     ours, theirs = pty.openpty()
-    process = subprocess.Popen(
-        command, stdin=theirs, stdout=theirs, stderr=theirs, cwd=home.CHECKOUT, env=child.environment(TERM="xterm-256color")
-    )
+    more = {"TERM": "xterm-256color"} | dict(env or {})
+    process = subprocess.Popen(command, stdin=theirs, stdout=theirs, stderr=theirs, cwd=home.CHECKOUT, env=child.environment(**more))
     os.close(theirs)
+    os.write(ours, answer)
     shown = b""
     while True:
         try:
@@ -75,7 +90,7 @@ def _on_a_terminal(command: list[str]) -> str:
             break
         shown += part
     os.close(ours)
-    assert process.wait(60) == 0
+    assert process.wait(60) == code
     return shown.decode()
 
 
@@ -130,3 +145,15 @@ def _make(*arguments: str, **env: str) -> subprocess.CompletedProcess[str]:
     ).stdout.strip()  # fmt: skip
     command = [MAKE, "--no-print-directory", "--assume-old", stamp, *arguments]
     return subprocess.run(command, capture_output=True, text=True, check=False, cwd=home.CHECKOUT, env=child.environment(**env))
+
+
+def test_commands_find_functions_and_sources_where_orderflow_up_put_them_while_it_runs(tmp_path: Path) -> None:
+    told = {"functions": {"notify": {"url": "http://127.0.0.1:1"}}, "sources_url": "http://127.0.0.1:2"}
+    (tmp_path / "run.json").write_text(json.dumps(told), encoding="utf-8")
+    event, env = commands.run(events_command.app, "new", "OrderPaid").out, {"ORDERFLOW_HOME": str(tmp_path)}
+
+    with home.locked(home.lock_file(tmp_path), wait=False):
+        sent = commands.run(events_command.app, "send", "notify", given=event, env=env)
+        listed = commands.run(sources_command.app, "list", env=env)
+
+    assert ("http://127.0.0.1:1 gave no answer" in sent.err, "http://127.0.0.1:2/sources" in listed.err) == (True, True)

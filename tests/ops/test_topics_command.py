@@ -1,5 +1,6 @@
 """`orderflow topics` on a real broker."""
 
+import re
 import signal
 import uuid
 from pathlib import Path
@@ -8,8 +9,8 @@ import pytest
 from confluent_kafka import Producer
 from confluent_kafka.admin import AdminClient, ConfigResource, ResourceType
 
-from ops import topics_command
-from shared import config, topics
+from ops import topics_admin, topics_command
+from shared import config, errors, topics
 from tests.conftest import MakeTopic, StartProcess
 from tests.ops import commands
 from tests.stack import CLIENT, eventually
@@ -55,6 +56,18 @@ def test_create_says_aloud_that_one_broker_means_one_replica(environment: dict[s
 
     assert ran.code == 0
     assert "replicas 1 instead of 3, min.insync.replicas 1 instead of 2" in ran.err
+
+
+@pytest.mark.parametrize(("brokers", "local", "made"), [(1, False, (1, 1)), (2, True, (2, 2)), (3, False, (3, 2)), (5, False, (3, 2))])
+def test_replicas_are_limited_to_one_broker_or_when_told_so(brokers: int, local: bool, made: tuple[int, int]) -> None:
+    found = topics_admin.fitted(topics.read().topics[0], brokers, local=local)
+
+    assert (found.replication_factor, found.min_insync_replicas) == made
+
+
+def test_brokers_that_may_only_be_away_for_now_are_waited_for() -> None:
+    with pytest.raises(errors.Refused, match=r"3 replicas are declared and 2 brokers answer; .*--local"):
+        topics_admin.fitted(topics.read().topics[0], 2, local=False)
 
 
 def test_create_grows_partitions_and_shows_other_differences_without_changing_them(
@@ -106,7 +119,7 @@ def test_describe_shows_partitions_offsets_and_the_settings_of_the_topic_itself(
 
     assert [(part["number"], part["first_offset"], part["next_offset"]) for part in found["partitions"]] == [(0, 0, 0), (1, 0, 1)]
     assert found["config"] == {"retention.ms": "7000"}
-    assert found["topic_id"]
+    assert re.fullmatch(r"[A-Za-z0-9_-]{22}", found["topic_id"])
 
 
 def test_delete_asks_and_without_a_terminal_deletes_nothing_until_told_yes(environment: dict[str, str], make_topic: MakeTopic) -> None:
