@@ -114,7 +114,7 @@ class Publisher:
         try:
             headers = row.record_headers()
         except (ValueError, UnicodeEncodeError) as exc:
-            self._reports.append((row, KafkaError(KafkaError._INVALID_ARG, f"the headers are not names with texts: {exc}")))
+            self._reports.append((row, KafkaError(KafkaError.INVALID_RECORD, f"the headers are not names with texts: {exc}")))
             return
         report = functools.partial(self._report, row)
         for _ in range(QUEUE_FULL_MAX):

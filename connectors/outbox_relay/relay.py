@@ -103,13 +103,15 @@ class Relay:
                 self._pause(failures)
 
     def _wait_for_kafka(self, reason: str) -> None:
-        if not self._schedule.kafka_away():
+        if self._drop.is_set() or not self._schedule.kafka_away():
             return
         log.warning("Kafka is away: nothing is claimed until it answers", extra={"reason": reason})
         since, failures = time.monotonic(), 0
         while not self._topics.reachable(timeout_s=2.0) and not self._schedule.ended:
             failures += 1
             self._pause(failures)
+        if self._schedule.ended:
+            return
         self._schedule.kafka_back()
         log.info("Kafka answers", extra={"away_s": round(time.monotonic() - since, 1)})
 

@@ -95,8 +95,12 @@ SELECT count(*) FILTER (WHERE status = 'pending'), count(*) FILTER (WHERE status
 FROM order_outbox_events WHERE status IN ('pending', 'failed')
 """
 # However many rows wait, the way is along the indexes, in order, to the first few hundred. The planner, which guesses how many rows a
-# parameter leaves, would at times rather read and sort them all.
-_ALONG_THE_INDEXES = "SET LOCAL enable_seqscan = off; SET LOCAL enable_bitmapscan = off; SET LOCAL enable_sort = off"
+# parameter leaves, would at times rather read and sort them all. The update of no row takes the lock that `mark` needs: where a change
+# of the table holds it, nothing is published that could then not be marked.
+_PREPARE = """
+SET LOCAL enable_seqscan = off; SET LOCAL enable_bitmapscan = off; SET LOCAL enable_sort = off;
+UPDATE order_outbox_events SET status = status WHERE false
+"""
 _LOCK_SLOTS = "SELECT current_setting('max_locks_per_transaction')::int * current_setting('max_connections')::int"
 
 
@@ -155,7 +159,7 @@ class Claims:
         """Claim heads that are due and lie after `after`, oldest first, but none of `held_topics`."""
         if not self._rows:
             self._prepare(int(tx.run(_LOCK_SLOTS)[0][0]))
-        tx.run(_ALONG_THE_INDEXES)
+        tx.run(_PREPARE)
         found = tx.run(self._heads, due_at=after.due_at, seq=after.seq, held=held_topics)
         lines = [[_row(row[3:])] for row in found if row[7] is not None]
         if found and found[0][0] == self._rows:

@@ -18,8 +18,6 @@ from tests import conftest, stack
 COMMAND = [sys.executable, "-m", "connectors.outbox_relay"]
 # What a test of failures waits for; the defaults are for production.
 QUICK = {"RELAY_SWEEP_INTERVAL": "500ms", "RELAY_DELIVERY_TIMEOUT": "2s", "LOG_FORMAT": "text", "RELAY_WORKERS": "2"}
-# A mark that waits as long as a test holds it.
-PATIENT = {"LOCK_TIMEOUT": "60s", "STATEMENT_TIMEOUT": "61s", "DELIVERY_DEADLINE": "62s"}
 
 
 class StartRelay(Protocol):
@@ -102,9 +100,15 @@ class Outbox:
             thread.join()
             other.close()
 
-    def marks_held(self) -> contextlib.AbstractContextManager[database.Transaction]:
-        """Until the end of the block rows can be claimed and published, but not marked: SHARE conflicts with UPDATE alone."""
-        return self.transaction("LOCK TABLE order_outbox_events IN SHARE MODE")
+    def relay_backends(self) -> list[int]:
+        """The server's processes that hold a relay's open transactions and wait for the relay to go on."""
+        relay = database.Database(self.made.dsn("orderflow_relay"), settings=config.Settings(), application="test")
+        sql = """SELECT pid FROM pg_stat_activity WHERE application_name = 'orderflow-relay' AND state = 'idle in transaction'
+                 AND datname = current_database()"""
+        try:
+            return [row[0] for row in relay.transact(lambda tx: tx.run(sql))]
+        finally:
+            relay.close()
 
 
 @pytest.fixture
@@ -150,7 +154,8 @@ def records(brokers: str, topic: str, count: int, within_s: float = stack.PATIEN
 
 def ids(found: list[Message]) -> list[str]:
     """The event ids of records."""
-    return [dict(message.headers() or [])["ce_id"].decode() for message in found]
+    values = [dict(message.headers() or [])["ce_id"] for message in found]
+    return [value.decode() if isinstance(value, bytes) else str(value) for value in values]
 
 
 def by_key(found: list[Message]) -> dict[bytes | None, list[bytes]]:
