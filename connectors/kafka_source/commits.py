@@ -12,6 +12,7 @@ from connectors.kafka_source.plan import Source
 log = logging.getLogger(__name__)
 
 INTERVAL_S = 0.2
+AGAIN_S = 1.0  # after Kafka refused a commit, as it does while a group rebalances
 _METADATA = "topic-id="
 _NOTHING = -1
 
@@ -24,10 +25,13 @@ class Commits:
         self._last = 0.0
         self._moved_max = max(1, source.records_ahead_max // 4)
         self.refused: list[TopicPartition] = []
+        self._not_before = 0.0
 
     def make(self, consumer: Consumer, partitions: Collection[Partition], *, sync: bool = False) -> None:
         """Commit what is due: at once where nothing is in flight, else a few times a second."""
         now = time.monotonic()
+        if now < self._not_before and not sync:
+            return
         late = now - self._last >= INTERVAL_S
         due = [(p, mark) for p in partitions if (mark := p.mark).offset > p.committed.offset and (sync or late or self._soon(p, mark))]
         if not due:
@@ -50,6 +54,7 @@ class Commits:
         refused = [tp for tp in offsets or () if error or tp.error]
         if refused:
             self.refused += refused
+            self._not_before = time.monotonic() + AGAIN_S
             reason = str(error or refused[0].error)
             log.warning("offsets were not committed and will be once more", extra={"source": self._source.name, "reason": reason})
 

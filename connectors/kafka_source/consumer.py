@@ -143,6 +143,7 @@ class Reader(threading.Thread):
             partition = self.assignment.partitions.get((topic, number))
             if partition is not None:
                 self._loop.call_soon_threadsafe(partition.reached, offset)
+            self.trouble = None
             return
         if error.fatal():
             raise KafkaException(error)

@@ -34,8 +34,9 @@ class Failure:
 class Letters:
     """The dead-letter sink of one source."""
 
-    def __init__(self, source: Source, http: httpx.AsyncClient) -> None:
+    def __init__(self, source: Source, http: httpx.AsyncClient, failed: Callable[[BaseException], None]) -> None:
         self.failing = False
+        self._failed = failed
         self._source = source
         self._http = http
         self._slots = asyncio.Semaphore(LETTERS_IN_FLIGHT)
@@ -53,7 +54,7 @@ class Letters:
         log.warning("a record failed for good", extra=where | {"reason": failure.reason, "status": answer.status, "detail": answer.detail})
         task = asyncio.get_running_loop().create_task(self._send(record, failure, then))
         self._tasks[task] = record
-        task.add_done_callback(lambda done: self._tasks.pop(done, None))
+        task.add_done_callback(self._ended)
 
     async def end(self, wait_s: float, *, closed_only: bool) -> None:
         """Let the letters of closed partitions, or all, end within `wait_s`; what is late or fails anyway is given up, uncommitted."""
@@ -63,6 +64,11 @@ class Letters:
             for task in late:
                 task.cancel()
             await asyncio.gather(*late, return_exceptions=True)
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        self._tasks.pop(task, None)
+        if not task.cancelled() and (bug := task.exception()) is not None:
+            self._failed(bug)
 
     async def _send(self, record: Record, failure: Failure, then: Callable[[Record, bool], None]) -> None:
         body = letter(record, failure)

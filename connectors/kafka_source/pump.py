@@ -3,7 +3,7 @@
 import asyncio
 import logging
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 from connectors.kafka_source import answers, lanes, letter, metrics, verdicts
 from connectors.kafka_source.answers import Answer, Kind
@@ -19,12 +19,15 @@ Group = tuple[list[Record], list[bytes]]  # records, and what they are as elemen
 class Pump:
     """The deliveries of one source."""
 
-    def __init__(self, source: Source, sink: Sink, letters: letter.Letters, unavailable_max_s: float | None) -> None:
+    def __init__(
+        self, source: Source, sink: Sink, letters: letter.Letters, unavailable_max_s: float | None, failed: Callable[[BaseException], None]
+    ) -> None:
         self.source = source
         self.held: str | None = None
         self.stopping = False
         self.probing = False
         self._sink = sink
+        self._failed = failed
         self._letters = letters
         self._lanes = lanes.Lanes(ordered=source.ordered)
         self._verdicts = verdicts.Verdicts(source, self._lanes, sink, letters, unavailable_max_s=unavailable_max_s, go=self.go)
@@ -80,7 +83,7 @@ class Pump:
             self.probing = self.outage.paused
             task = asyncio.get_running_loop().create_task(self._deliver(group, elements))
             self._delivering.add(task)
-            task.add_done_callback(self._delivering.discard)
+            task.add_done_callback(self._ended)
 
     def _may_send(self) -> bool:
         if self.stopping or self.held is not None or self._suspects.checking:
@@ -160,6 +163,11 @@ class Pump:
         else:
             self._verdicts.whole(group, answer)
         self.go()
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        self._delivering.discard(task)
+        if not task.cancelled() and (bug := task.exception()) is not None:
+            self._failed(bug)  # its records would be held for ever, unseen
 
     def _gone(self, record: Record) -> bool:
         if record.partition.closed:

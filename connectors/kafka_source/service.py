@@ -13,6 +13,8 @@ from shared.config import Settings
 
 log = logging.getLogger(__name__)
 
+_LEAVE_S = 5.0  # how long the last commit and the goodbye may take
+
 
 class Service:
     """A source that runs."""
@@ -22,7 +24,9 @@ class Service:
         self.source = source
         self._http = sink.client(source, token)
         self._shutdown_timeout_s = settings.shutdown_timeout
-        self.pump = Pump(source, sink.Sink(source, self._http), letter.Letters(source, self._http), settings.kafka_unavailable_max)
+        self.pump = Pump(
+            source, sink.Sink(source, self._http), letter.Letters(source, self._http, failed), settings.kafka_unavailable_max, failed
+        )
         self.reader = Reader(source, settings, self.pump, asyncio.get_running_loop(), failed)
         self._state: tuple[str, str | None] = ("starting", None)
         self._since: datetime | None = None
@@ -46,7 +50,9 @@ class Service:
         """Start nothing new, let what is in flight end within SHUTDOWN_TIMEOUT, commit, leave the group."""
         await self.pump.stop(self._shutdown_timeout_s)
         self.reader.end()
-        await asyncio.to_thread(self.reader.join)
+        await asyncio.to_thread(self.reader.join, self._shutdown_timeout_s + _LEAVE_S)
+        if self.reader.is_alive():
+            log.warning("Kafka does not answer: the group was not left in good order", extra={"source": self.source.name})
         await self._http.aclose()
 
     def status(self) -> dict[str, object]:

@@ -19,8 +19,6 @@ from shared import config
 from tests import stack
 from tests.source import sinks
 
-_KEEP = object()
-
 
 @dataclass
 class Group:
@@ -122,7 +120,8 @@ class RunningSource:
         return asyncio.run_coroutine_threadsafe(ask(), self._loop).result(10)
 
     def wait_state(self, *states: str) -> dict[str, Any]:
-        return stack.eventually(lambda: (found := self.status())["state"] in states and found, f"the source to be {states}")
+        stack.eventually(lambda: self.status()["state"] in states, f"the source to be {states}")
+        return self.status()
 
     def call(self, change: Callable[[Service], None]) -> None:
         """Run `change` in the source's event loop, as the control HTTP does."""
@@ -178,8 +177,8 @@ def start_source(tmp_path: Path) -> Iterator[StartSource]:
 
     def start(group: Group, *, settings: dict[str, Any] | None = None, **changes: Any) -> RunningSource:
         path = write_manifest(tmp_path / f"{group.name}-{len(made)}.yaml", [group.document(**changes)])
-        settings = {"kafka_brokers": group.brokers, "sink_urls": group.sink_urls, "shutdown_timeout": 3.0} | (settings or {})
-        checked = config.Settings(**settings)
+        values: dict[str, Any] = {"kafka_brokers": group.brokers, "sink_urls": group.sink_urls, "shutdown_timeout": 3.0, **(settings or {})}
+        checked = config.Settings(**values)
         (source,) = plan.sources(manifest.read(path), checked)
         made.append(RunningSource(source, checked))
         return made[-1]

@@ -1,0 +1,122 @@
+"""A record as a CloudEvent, in the cases that need no broker."""
+
+import json
+import struct
+from typing import Any
+
+import httpx
+import pytest
+from confluent_kafka import TIMESTAMP_CREATE_TIME, TIMESTAMP_NOT_AVAILABLE, Message
+
+from connectors.kafka_source import answers, record
+from connectors.kafka_source.answers import Kind
+from connectors.kafka_source.partition import Partition
+from connectors.kafka_source.plan import Source
+
+SOURCE = Source(
+    name="s", namespace="shop", topics=("t",), group="g", brokers="b:1", earliest=True, ordered=True, key_type="string", extensions={},
+    batch_size=1, batch_wait_s=0, requests_in_flight=1, records_ahead_max=10, retries=3, backoff_delay_s=0.5, exponential=True, timeout_s=1,
+    sink="http://f/", health="http://f/health", letters="http://d", letters_by_topic=True,
+)  # fmt: skip
+
+
+def of(
+    value: bytes | None, offset: int = 0, key: bytes | None = None, headers: Any = None, timestamp: Any = (TIMESTAMP_NOT_AVAILABLE, 0)
+) -> record.Record:
+    message: Any = Message("t", 3, offset, key, value, headers, None, timestamp)
+    return record.Record(message, Partition("t", 3, 0, None), offset, 0.0)
+
+
+def test_O13_an_offset_above_2_31_is_carried_as_text() -> None:
+    """CloudEvents Integer ends at 2^31: in JSON the offset is a string, in HTTP its digits."""
+    envelope = record.Envelope(SOURCE)
+    element = json.loads(envelope.element(of(b"1", offset=3_000_000_000)))
+    assert (element["knativekafkaoffset"], element["knativekafkapartition"]) == ("3000000000", "3")
+    headers, _ = envelope.request(of(b"1", offset=3_000_000_000))
+    assert dict(headers)[b"ce-knativekafkaoffset"] == b"3000000000"
+
+
+FLOAT_NAN = struct.pack(">d", float("nan"))
+# (key bytes, what KafkaSource shows for string, int, float, byte-array); None: not shown as such by KafkaSource
+KEYS = [
+    (b"\x00\x00\x00\x2a", None, "42", "5.9E-44", "AAAAKg=="),
+    (b"abc", "abc", "abc", "abc", "YWJj"),
+    (struct.pack(">d", 1.5), None, None, "1.5", "P/gAAAAAAAA="),
+    (struct.pack(">f", 2.25), None, "1074790400", "2.25", "QBAAAA=="),
+    (FLOAT_NAN, None, None, "NaN", "f/gAAAAAAAA="),
+    (struct.pack(">f", 100.0), None, None, "100.0", None),
+    (struct.pack(">d", 1.0e10), None, None, "1.0E10", None),
+    (struct.pack(">d", -0.001), None, None, "-0.001", None),
+]
+
+
+@pytest.mark.parametrize(("key", "string", "integer", "real", "array"), KEYS)
+def test_keys_are_shown_as_knative_shows_them(
+    key: bytes, string: str | None, integer: str | None, real: str | None, array: str | None
+) -> None:
+    """Each key type of the label, with the values that KafkaSource was seen to send."""
+    for key_type, shown in (("string", string), ("int", integer), ("float", real), ("byte-array", array)):
+        if shown is not None:
+            assert record.key_text(key, key_type) == shown
+
+
+@pytest.mark.parametrize("text", ["a\nb", "tab\t", "中", " leading", "trailing ", "\x7f", "\x85"])
+def test_what_http_headers_cannot_carry_travels_in_json(text: str) -> None:
+    """Control characters, blanks at the ends and what is beyond Latin-1 go in structured mode, unchanged."""
+    made = of(b'{"n":1}', headers=[("x", text.encode())])
+    headers, body = record.Envelope(SOURCE).request(made)
+    assert headers == [(b"content-type", b"application/cloudevents+json")]
+    element = json.loads(body or b"")
+    assert (element["kafkaheaderx"], element["data"]) == (text, {"n": 1})
+
+
+def test_what_http_headers_can_carry_travels_in_them() -> None:
+    """Latin-1 goes as its bytes, an empty value as an empty header, percent signs as they are."""
+    made = of(b"x", key=b'a"b%c d', headers=[("l", "é".encode()), ("empty", b"")], timestamp=(TIMESTAMP_CREATE_TIME, 1_700_000_000_123))
+    headers, body = record.Envelope(SOURCE).request(made)
+    found = dict(headers)
+    assert (found[b"ce-kafkaheaderl"], found[b"ce-kafkaheaderempty"], found[b"ce-key"]) == (b"\xe9", b"", b'a"b%c d')
+    assert found[b"ce-time"] == b"2023-11-14T22:13:20.123Z"
+    assert found[b"Kn-Namespace"] == b"shop"
+    assert body == b"x"
+
+
+@pytest.mark.parametrize(
+    ("status", "kind"),
+    [
+        *((status, Kind.DONE) for status in (200, 201, 202, 204, 206, 299)),
+        *((status, Kind.REFUSED) for status in (400, 413, 415, 422)),
+        *((status, Kind.AWAY) for status in (401, 403, 404, 405, 408, 409, 429, 503)),
+        *((status, Kind.LOST) for status in (502, 504)),
+        *((status, Kind.COUNTED) for status in (300, 302, 304, 402, 406, 410, 418, 451, 500, 501, 505, 599)),
+    ],
+)
+def test_every_status_is_of_one_kind(status: int, kind: Kind) -> None:
+    """Whose fault each status is."""
+    assert answers.of(httpx.Response(status)).kind is kind
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"),
+    [
+        ("5", 5),
+        ("0", 0),
+        ("1.5", 1.5),
+        ("-3", 0),
+        ("99999999", 3600),
+        ("nan", None),
+        ("soon", None),
+        ("", None),
+        ("Wed, 21 Oct 2015 07:28:00 GMT", 0),
+    ],
+)
+def test_retry_after_is_read_and_bounded(text: str, seconds: float | None) -> None:
+    """Seconds or a date; nonsense is as if it were not there; an hour at the most."""
+    assert answers.retry_after_s({"retry-after": text}) == seconds
+
+
+def test_details_are_cut_to_1024_bytes_of_whole_characters() -> None:
+    """A long text ends at a character, whatever it holds."""
+    assert answers.cut("é" * 2000) == "é" * 512
+    assert answers.cut("a" + "😀" * 2000) == "a" + "😀" * 255
+    assert answers.cut("\ud800x") == "?x"
