@@ -137,6 +137,10 @@ class KafkaServer:
         """Wait until it answers."""
         kafka.wait_ready(self.brokers, self.process.alive)
 
+    def prepare(self) -> None:
+        """What is done before each start."""
+        self._broker.prepare()
+
     def start(self) -> None:
         """Start it again on its port and data, and wait until it answers."""
         self.process.start()
@@ -224,6 +228,15 @@ class PostgresServer:
     def wait_ready(self) -> None:
         """Wait until it answers."""
         postgres.wait_ready(self._server, self.process.alive)
+
+    @property
+    def data(self) -> Path:
+        """PostgreSQL's own folder."""
+        return self._server.data
+
+    def prepare(self) -> None:
+        """What is done before each start."""
+        self._server.prepare()
 
     def start(self) -> None:
         """Start it again on its port and data, and wait until it answers."""

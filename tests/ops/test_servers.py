@@ -1,9 +1,13 @@
 """The local broker and database: they start from nothing, come back after kill -9, and refuse data that is not theirs."""
 
+import os
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
+from ops import home
+from ops import kafka as local_kafka
 from ops import postgres as local_postgres
 from shared import errors
 from tests import stack
@@ -58,10 +62,47 @@ def test_a_function_started_for_a_test_answers(start_function: StartFunction, da
     assert 0 == function.stop()
 
 
-def test_data_of_another_postgresql_version_is_refused_with_the_way_out(tmp_path: object) -> None:
-    folder = tmp_path / "postgres"  # type: ignore[operator]
+def test_data_of_another_postgresql_version_is_refused_with_the_way_out(tmp_path: Path) -> None:
+    folder = tmp_path / "postgres"
     server = local_postgres.Server(folder, 1)
     server.prepare()
     (server.data / "PG_VERSION").write_text("12\n")
     with pytest.raises(errors.Unavailable, match=r"is of PostgreSQL 12, and this is 18: remove .*ORDERFLOW_HOME"):
         server.prepare()
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a folder away")
+def test_data_of_another_user_are_refused_with_the_way_out(tmp_path: Path) -> None:
+    folder = tmp_path / "kafka"
+    (folder / "log").mkdir(parents=True)
+    (folder / "log" / "meta.properties").touch()
+    os.chown(folder, 12345, 12345)
+    with pytest.raises(errors.Unavailable, match="belongs to user 12345 and would be used by user 0: remove that folder"):
+        local_kafka.Broker(home.folder(), folder, 1, 2).prepare()
+    server = local_postgres.Server(tmp_path / "postgres", 1)
+    server.prepare()
+    os.chown(server.data, 12345, 12345)
+    with pytest.raises(errors.Unavailable, match=r"PostgreSQL's data in .* belongs to user 12345"):
+        server.prepare()
+
+
+def test_an_id_that_another_process_took_over_does_not_keep_the_database_from_starting(
+    private_postgres: Callable[[], stack.PostgresServer],
+) -> None:
+    server = private_postgres()
+    server.kill()
+    file = server.data / "postmaster.pid"
+    lines = file.read_text().splitlines()
+    file.write_text("\n".join([str(os.getpid()), *lines[1:]]) + "\n")
+    server.prepare()
+    assert not file.exists()
+    server.start()
+
+
+def test_a_second_server_on_the_same_data_is_refused(
+    private_postgres: Callable[[], stack.PostgresServer], private_kafka: Callable[[], stack.KafkaServer]
+) -> None:
+    with pytest.raises(errors.Unavailable, match=r"a PostgreSQL .* already: end it first"):
+        private_postgres().prepare()
+    with pytest.raises(errors.Unavailable, match=r"a broker runs with .* already: `orderflow kafka down`"):
+        private_kafka().prepare()
