@@ -1,17 +1,17 @@
 """`orderflow migrate`: the tables, and where Terraform is not used, the roles, in every database that the settings name."""
 
 import base64
+import contextlib
 import hashlib
 import hmac
 import os
 import re
 import secrets
-import ssl
-from collections.abc import Iterator
+import threading
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
-from urllib.parse import urlsplit
 
 import alembic.command
 import alembic.config
@@ -20,13 +20,15 @@ import typer
 import yaml
 from sqlalchemy.exc import DatabaseError, InterfaceError
 
-from shared import config, errors
+from ops import terminal
+from shared import address, config, errors
 from shared.config import Settings
 
 ROOT = Path(__file__).resolve().parent.parent
 ROLES = ROOT / "contracts" / "roles.yaml"
 MIGRATIONS = ROOT / "infra" / "migrations"
 _LOCK = 0x6F72646572666C  # "orderfl": the advisory lock that two migrations of one database meet at
+_ALEMBIC = threading.Lock()  # its context is global to the process
 _SCRAM_ROUNDS = 4096  # PostgreSQL's own scram_iterations
 _OUTBOX_SHARERS = ("order", "assembly", "dlq", "relay")  # they write to the outbox, or read it
 _MISSING_ROLE = re.compile(r'role "([^"]+)" does not exist')
@@ -46,12 +48,12 @@ class Role:
     consumer: str
     process: str
 
-    def password(self) -> str:
+    def password(self, environ: Mapping[str, str] = os.environ) -> str:
         """<ROLE>_PASSWORD, else the file that <ROLE>_PASSWORD_FILE names, else the local default. Raises ConfigError."""
         setting = f"{self.name.upper()}_PASSWORD"
-        path = os.environ.get(f"{setting}_FILE")
+        path = environ.get(f"{setting}_FILE")
         try:
-            found = os.environ.get(setting) or (Path(path).read_text(encoding="utf-8").strip() if path else f"{self.name}_password")
+            found = environ.get(setting) or (Path(path).read_text(encoding="utf-8").strip() if path else f"{self.name}_password")
         except (OSError, UnicodeDecodeError) as exc:
             raise errors.ConfigError([f"{setting}_FILE: {path} cannot be read: {exc}"]) from exc
         if not found or not found.isascii() or not found.isprintable():
@@ -69,25 +71,22 @@ def upgrade(dsn: str, *, create_roles: bool = False) -> None:
 
     `create_roles` makes the roles that are missing first. Raises MigrationError, ConfigError.
     """
-    engine = sa.create_engine(_url(dsn), poolclass=sa.NullPool, connect_args={"ssl_context": _ssl_context(dsn)})
     try:
-        with engine.begin() as connection:
+        with _ALEMBIC, _connected(dsn) as connection:
             connection.execute(sa.text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": _LOCK})
             if create_roles:
                 _create_roles(connection)
             settings = alembic.config.Config(attributes={"connection": connection})
             settings.set_main_option("script_location", str(MIGRATIONS))
             alembic.command.upgrade(settings, "head")
-    except (DatabaseError, InterfaceError) as exc:
+    except (DatabaseError, InterfaceError, OSError) as exc:
         raise _failure(dsn, exc) from exc
-    finally:
-        engine.dispose()
 
 
 def upgrade_all(settings: Settings, *, create_roles: bool = False) -> list[str]:
     """`upgrade` every database that the settings name. Where they lie, without passwords. Raises MigrationError, ConfigError."""
     check(settings)
-    found = dict(_databases(settings))
+    found = _databases(settings)
     for dsn in found.values():
         upgrade(dsn, create_roles=create_roles)
     return list(found)
@@ -107,41 +106,55 @@ def check(settings: Settings) -> None:
 
 
 def where(dsn: str) -> str:
-    """host:port/database of `dsn`; the names of this host count as one."""
-    parts = urlsplit(dsn)
-    host = (parts.hostname or "localhost").lower()
-    return f"{'localhost' if host in {'127.0.0.1', '::1'} else host}:{parts.port or 5432}{parts.path}"
+    """host:port/database of `dsn`; the names of this host count as one. Raises ConfigError."""
+    found = _address(dsn)
+    host = found.host.lower()
+    return f"{'localhost' if host in {'127.0.0.1', '::1'} else host}:{found.port}/{found.database}"
 
 
+@terminal.failures()
 def migrate(
     create_roles: Annotated[bool, typer.Option("--create-roles", help="First make the login roles that are missing.")] = False,
     dsn: Annotated[str | None, typer.Option(help="Migrate this database only, as its owner. Default: those of the settings.")] = None,
 ) -> None:
     """Bring the tables up to date, in every database that the settings name."""
-    try:
-        if dsn is None:
-            done = upgrade_all(config.load(), create_roles=create_roles)
-        else:
-            upgrade(dsn, create_roles=create_roles)
-            done = [where(dsn)]
-    except errors.OrderflowError as exc:
-        typer.echo(exc.detail, err=True)
-        raise typer.Exit(1) from None
+    if dsn is None:
+        done = upgrade_all(config.load(), create_roles=create_roles)
+    else:
+        upgrade(dsn, create_roles=create_roles)
+        done = [where(dsn)]
     for place in done:
-        typer.echo(f"{place} is up to date")
+        terminal.say(f"{place} is up to date")
 
 
-def _databases(settings: Settings) -> Iterator[tuple[str, str]]:
-    """Where each database lies, with the DSN of its owner. A process's own role owns nothing: there, the owner is the orders database's."""
-    owner = settings.postgres_dsn("order")
+def _databases(settings: Settings) -> dict[str, str]:
+    """Each database that the settings name, with the DSN of its owner: where one names a process's role, the orders database's owner."""
+    owner = sa.make_url(settings.postgres_dsn("order"))
     owned = {role.name for role in roles()}
-    for consumer in sorted({*settings.postgres_dsns, "order"}, key=lambda name: name == "order"):
+    found: dict[str, str] = {}
+    for consumer in ("order", *settings.postgres_dsns):
         dsn = settings.postgres_dsn(consumer)
-        url = sa.make_url(dsn)
-        if url.username in owned:
-            principal = sa.make_url(owner)
-            dsn = url.set(username=principal.username, password=principal.password).render_as_string(hide_password=False)
-        yield where(dsn), dsn
+        if _address(dsn).user in owned:
+            url = sa.make_url(dsn).set(username=owner.username, password=owner.password)
+            dsn = url.render_as_string(hide_password=False)
+        found.setdefault(where(dsn), dsn)
+    return found
+
+
+@contextlib.contextmanager
+def _connected(dsn: str) -> Iterator[sa.Connection]:
+    """A connection in a transaction, which commits at the end of the block. A migration may take long, so only connecting is timed."""
+    to = _address(dsn)
+    to.socket().close()  # the driver has one timeout, for connecting and for every answer; so here, where it has none, ask first
+    where_to = {"unix_sock": f"{to.host}/.s.PGSQL.{to.port}"} if to.host.startswith("/") else {"host": to.host, "port": to.port}
+    url = sa.URL.create("postgresql+pg8000", to.user, to.password, database=to.database)
+    engine = sa.create_engine(url, poolclass=sa.NullPool, connect_args={"ssl_context": to.ssl_context, **where_to})
+    with engine.begin() as connection:
+        yield connection
+
+
+def _address(dsn: str) -> address.Address:
+    return address.Address.parse(dsn, config.load())
 
 
 def _create_roles(connection: sa.Connection) -> None:
@@ -170,29 +183,10 @@ def _verifier(password: str) -> str:
     return f"SCRAM-SHA-256${_SCRAM_ROUNDS}:{encoded[0]}${encoded[1]}:{encoded[2]}"
 
 
-def _url(dsn: str) -> sa.URL:
-    try:
-        url = sa.make_url(dsn)
-    except sa.exc.ArgumentError:
-        raise errors.ConfigError(["a POSTGRES_DSN must be postgresql://user:password@host:port/database"]) from None
-    return url.set(drivername="postgresql+pg8000", query={})
-
-
-def _ssl_context(dsn: str) -> ssl.SSLContext | bool:
-    query = sa.make_url(dsn).query
-    mode, root = str(query.get("sslmode", "disable")), query.get("sslrootcert")
-    if mode == "disable":
-        return False
-    context = ssl.create_default_context(cafile=str(root) if root else None)
-    context.check_hostname = mode == "verify-full"
-    if mode == "require" and root is None:
-        context.verify_mode = ssl.CERT_NONE
-    return context
-
-
-def _failure(dsn: str, exc: DatabaseError | InterfaceError) -> MigrationError:
-    facts: Any = exc.orig.args[0] if exc.orig is not None and exc.orig.args else {}
-    state, message = (facts.get("C"), facts.get("M", "error")) if isinstance(facts, dict) else (None, str(exc.orig))
+def _failure(dsn: str, exc: DatabaseError | InterfaceError | OSError) -> MigrationError:
+    cause = exc if isinstance(exc, OSError) else exc.orig
+    facts: Any = cause.args[0] if cause is not None and cause.args else None
+    state, message = (facts.get("C"), facts.get("M", "error")) if isinstance(facts, dict) else (None, str(cause))
     missing = _MISSING_ROLE.search(message)
     if state == "42704" and missing:
         return MigrationError(
@@ -201,6 +195,8 @@ def _failure(dsn: str, exc: DatabaseError | InterfaceError) -> MigrationError:
             code="role_missing",
         )
     if state == "42501":
-        user = sa.make_url(dsn).username
-        return MigrationError(f"{user} may not do this in {where(dsn)}: {message}. Migrate as the owner; to make roles it needs CREATEROLE")
-    return MigrationError(f"{where(dsn)} cannot be migrated: {message} ({state or type(exc.orig).__name__})")
+        return MigrationError(
+            f"{_address(dsn).user} may not do this in {where(dsn)}: {message}. Migrate as the owner; to make roles it needs CREATEROLE",
+            code="permission",
+        )
+    return MigrationError(f"{where(dsn)} cannot be migrated: {message}{f' ({state})' if state else ''}")
