@@ -58,7 +58,7 @@ class Event(BaseModel):
     SOURCE: ClassVar[str]
     VERSIONS: ClassVar[frozenset[int]] = frozenset({1})
     _known: ClassVar[dict[str, type["Event"]]] = {}
-    _context: Context = PrivateAttr(default=Context())
+    _context: Context = PrivateAttr(default_factory=Context)
 
     event_id: Id
     event_type: str
