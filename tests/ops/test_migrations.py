@@ -1,0 +1,207 @@
+"""The tables, the roles and what each role may do."""
+
+import functools
+import subprocess
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import pytest
+import typer
+from pydantic import SecretStr
+
+from ops import child, home, migrations, postgres
+from shared import config, database, errors
+from tests import stack
+from tests.ops import commands
+
+UPGRADE = "import sys; from ops import migrations; migrations.upgrade(sys.argv[1], create_roles=True)"
+TABLES = {
+    "assembly_inbox_events",
+    "notification_inbox_events",
+    "order_idempotency_keys",
+    "order_inbox_events",
+    "order_items",
+    "order_outbox_events",
+    "orders",
+}
+# What a role's SQL needs, and one thing each that is not its own. `{id}` is new each time.
+INBOX = """INSERT INTO {0}_inbox_events (event_id, event_type, occurred_at, order_id) VALUES ('{{id}}', 't', now(), 'o')
+           ON CONFLICT (event_id) DO NOTHING RETURNING event_id"""
+OUTBOX = """INSERT INTO order_outbox_events (event_id, event_type, occurred_at, aggregate_id, payload, topic, producer)
+            VALUES ('{id}', 't', now(), 'o', '', 't', 'p') ON CONFLICT (event_id) DO NOTHING"""
+ORDER = "INSERT INTO orders (id, user_id, status) VALUES ('{id}', 'u', 'paid')"
+CLAIMED = """INSERT INTO notification_inbox_events AS n (event_id, event_type, occurred_at, order_id, status)
+             VALUES ('{id}', 't', now(), 'o', 'claimed')
+             ON CONFLICT (event_id) DO UPDATE SET attempts = n.attempts + 1 RETURNING event_id"""
+ALLOWED = {
+    "orderflow_orders": [ORDER, "SELECT * FROM orders JOIN order_items ON order_id = id", "DELETE FROM order_idempotency_keys", OUTBOX],
+    "orderflow_order": [INBOX.format("order"), "UPDATE orders SET status = 'assembled' WHERE id = ANY('{}') AND status = 'paid'"],
+    "orderflow_assembly": [INBOX.format("assembly"), OUTBOX],
+    "orderflow_notification": [CLAIMED, "UPDATE notification_inbox_events SET status = 'sent', processed_at = now()"],
+    "orderflow_dlq": [OUTBOX],
+    "orderflow_relay": ["SELECT payload FROM order_outbox_events FOR UPDATE SKIP LOCKED", "UPDATE order_outbox_events SET status = 'sent'"],
+}
+REFUSED = {
+    "orderflow_orders": [INBOX.format("order"), "UPDATE orders SET status = 'paid'", "SELECT payload FROM order_outbox_events"],
+    "orderflow_order": [ORDER, "UPDATE orders SET user_id = 'x'", "SELECT * FROM order_items", OUTBOX],
+    "orderflow_assembly": ["SELECT * FROM orders", "UPDATE order_outbox_events SET status = 'sent'", INBOX.format("order")],
+    "orderflow_notification": ["SELECT * FROM orders", OUTBOX, "DELETE FROM notification_inbox_events"],
+    "orderflow_dlq": [
+        "SELECT payload FROM order_outbox_events",
+        "SELECT * FROM notification_inbox_events",
+        "DELETE FROM order_outbox_events",
+    ],
+    "orderflow_relay": [OUTBOX, "DELETE FROM order_outbox_events", "UPDATE order_outbox_events SET payload = ''", "SELECT * FROM orders"],
+}
+
+
+def _tables(made: stack.TestDatabase) -> set[str]:
+    found = made.run("SELECT tablename FROM pg_tables WHERE schemaname = 'public' AND tablename <> 'alembic_version'")
+    return {row[0] for row in found}
+
+
+def _settings(**dsns: str) -> config.Settings:
+    return config.Settings(postgres_dsns={name: SecretStr(dsn) for name, dsn in dsns.items()})
+
+
+def _run(sql: str, tx: database.Transaction) -> None:
+    tx.run(sql)
+
+
+def _as(made: stack.TestDatabase, role: str, statements: Sequence[str]) -> None:
+    own = database.Database(made.dsn(role), settings=config.Settings(), application="test")
+    try:
+        for n, statement in enumerate(statements):
+            own.transact(functools.partial(_run, statement.replace("{id}", f"{role}-{n}")))
+    finally:
+        own.close()
+
+
+def test_a_migrated_database_has_every_table_and_a_repeat_changes_nothing(database: stack.TestDatabase) -> None:
+    """Migrating again leaves tables and rows as they are."""
+    assert _tables(database) == TABLES
+    database.run("INSERT INTO orders (id, user_id, status) VALUES ('o', 'u', 'paid')")
+    migrations.upgrade(database.dsn())
+    migrations.upgrade(database.dsn(), create_roles=True)
+    assert _tables(database) == TABLES
+    assert database.run("SELECT id FROM orders") == [["o"]]
+    assert database.run("SELECT version_num FROM alembic_version") == [["0001"]]
+
+
+def test_a_missing_role_is_named_with_the_ways_to_make_it(private_postgres: Callable[..., stack.PostgresServer]) -> None:
+    """On a cluster without roles a migration says which is missing, that Terraform makes it, and which command does; nothing is left."""
+    server = private_postgres()
+    dsn = postgres.dsn(server.port, postgres.OWNER, postgres.OWNER_PASSWORD)
+    with pytest.raises(migrations.MigrationError, match=r"role orderflow_\w+ does not exist.*Terraform.*orderflow migrate --create-roles"):
+        migrations.upgrade(dsn)
+    made = stack.TestDatabase(server.port, postgres.DATABASE)
+    assert _tables(made) == set()
+    migrations.upgrade(dsn, create_roles=True)
+    assert _tables(made) == TABLES
+    made.close()
+
+
+def test_migrations_at_once_do_not_meet(private_postgres: Callable[..., stack.PostgresServer]) -> None:
+    """Four at once, two of them in another database of a cluster without roles: all succeed, and the roles are there once."""
+    server = private_postgres()
+    first = stack.TestDatabase(server.port, postgres.DATABASE)
+    server._server.run("CREATE DATABASE second OWNER order_user")
+    second = stack.TestDatabase(server.port, "second")
+    started = [
+        subprocess.Popen(
+            [sys.executable, "-c", UPGRADE, made.dsn()], cwd=home.CHECKOUT, env=child.environment(), stderr=subprocess.PIPE, text=True
+        )
+        for made in (first, second, first, second)
+    ]
+    ended = [(process.communicate(timeout=60)[1], process.returncode) for process in started]
+    assert ended == [("", 0)] * 4
+    assert _tables(first) == _tables(second) == TABLES
+    _as(second, "orderflow_dlq", ALLOWED["orderflow_dlq"])
+    first.close()
+    second.close()
+
+
+@pytest.mark.parametrize("role", sorted(ALLOWED))
+def test_a_role_may_do_its_own_work_and_no_other(database: stack.TestDatabase, role: str) -> None:
+    """Every statement of a role's process works, and what belongs to another is refused."""
+    _as(database, role, ALLOWED[role])
+    for statement in REFUSED[role]:
+        with pytest.raises(errors.Unavailable, match="permission denied"):
+            _as(database, role, [statement])
+
+
+def test_every_role_is_tried() -> None:
+    """The table above has each role of contracts/roles.yaml."""
+    assert {role.name for role in migrations.roles()} == set(ALLOWED) == set(REFUSED)
+
+
+def test_a_database_of_its_own_gets_its_own_migrations(postgres: stack.PostgresServer) -> None:
+    """NOTIFICATION_POSTGRES_DSN may name another database, also by notify's own role: both are migrated."""
+    main, other = postgres.new_database(), postgres.new_database()
+    other.run("DROP SCHEMA public CASCADE; CREATE SCHEMA public")
+    settings = _settings(order=main.dsn(), notification=other.dsn("orderflow_notification"))
+    assert migrations.upgrade_all(settings, create_roles=True) == [migrations.where(main.dsn()), migrations.where(other.dsn())]
+    assert _tables(other) == TABLES
+    postgres.drop(main)
+    postgres.drop(other)
+
+
+@pytest.mark.parametrize("consumer", ["assembly", "dlq", "relay"])
+def test_an_outbox_that_nobody_would_relay_is_refused(consumer: str) -> None:
+    """Those who write to the outbox, and the relay, share one database; another one is a wrong setting, said with its name."""
+    settings = _settings(order="postgresql://u:secret@127.0.0.1:1/orders", **{consumer: "postgresql://u:secret@localhost:1/elsewhere"})
+    with pytest.raises(errors.ConfigError, match=f"{consumer.upper()}_POSTGRES_DSN: names localhost:1/elsewhere") as caught:
+        migrations.upgrade_all(settings)
+    assert "secret" not in caught.value.detail
+
+
+def test_a_password_comes_from_the_environment_a_file_or_the_local_default(tmp_path: Path) -> None:
+    """In that order; a file that is not there, or a password that would not survive SASLprep, is a wrong setting."""
+    relay = next(role for role in migrations.roles() if role.process == "outbox_relay")
+    held = tmp_path / "password"
+    held.write_text("from a file\n", encoding="utf-8")
+    by_file = {"ORDERFLOW_RELAY_PASSWORD_FILE": str(held)}
+    assert relay.password({}) == "orderflow_relay_password"
+    assert relay.password(by_file) == "from a file"
+    assert relay.password(by_file | {"ORDERFLOW_RELAY_PASSWORD": "given"}) == "given"
+    with pytest.raises(errors.ConfigError, match="ORDERFLOW_RELAY_PASSWORD_FILE"):
+        relay.password({"ORDERFLOW_RELAY_PASSWORD_FILE": str(tmp_path / "missing")})
+    with pytest.raises(errors.ConfigError, match="printable ASCII"):
+        relay.password({"ORDERFLOW_RELAY_PASSWORD": "pass\nword"})
+
+
+def test_a_role_gets_its_password_and_no_log_does(private_postgres: Callable[..., stack.PostgresServer]) -> None:
+    """The given password opens the role's own door; it is neither in the server's log of all statements nor on the screen."""
+    server, password = private_postgres({"log_statement": "all"}), "very-secret '%s\\"
+    owner = postgres.dsn(server.port, postgres.OWNER, postgres.OWNER_PASSWORD)
+    env = {"ORDER_POSTGRES_DSN": owner, "ORDERFLOW_RELAY_PASSWORD": password}
+    command = [sys.executable, "-c", "from ops import command; command.main()", "migrate", "--create-roles"]
+    done = subprocess.run(command, cwd=home.CHECKOUT, env=child.environment(**env), capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    own = database.Database(postgres.dsn(server.port, "orderflow_relay", password), settings=config.Settings(), application="test")
+    assert own.transact(lambda tx: tx.run("SELECT count(*) FROM order_outbox_events")) == [[0]]
+    own.close()
+    assert "CREATE ROLE" in server.process.text
+    assert password not in done.stdout + done.stderr + server.process.text
+
+
+def test_the_command_speaks_in_sentences(database: stack.TestDatabase) -> None:
+    """`orderflow migrate` says what is up to date; a server that is away, a wrong password and a broken DSN are one line each."""
+    app = typer.Typer()
+    app.command()(migrations.migrate)
+    done = commands.run(app, "--dsn", database.dsn())
+    assert (done.code, done.out) == (0, f"localhost:{database.port}/{database.name} is up to date\n")
+    by_settings = commands.run(app, env={"ORDER_POSTGRES_DSN": database.dsn()})
+    assert by_settings.out == done.out
+    (port,) = child.free_ports(1)
+    for dsn, said in (
+        (f"postgresql://u:hidden@127.0.0.1:{port}/x", "refused"),
+        (database.dsn().replace("order_password", "hidden"), "password authentication failed"),
+        ("postgresql://u:hidden@h:port/x", "not a URL"),
+    ):
+        failed = commands.run(app, "--dsn", dsn)
+        assert failed.code in {1, 2}
+        assert said in failed.err
+        assert "hidden" not in failed.err
+        assert len(failed.err.strip().splitlines()) <= 2
