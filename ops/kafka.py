@@ -57,7 +57,7 @@ class Broker:
         archive = [f"-XX:ArchiveClassesAtExit={dump}"] if dump else [f"-XX:SharedArchiveFile={found}"] if found.exists() else []
         return [
             *(kafka_jars.java(), "-Xmx256m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", *archive),
-            f"-Dlog4j2.configurationFile=file:{kafka_jars.INFRA / 'log4j2.yaml'}",
+            f"-Dlog4j2.configurationFile={(kafka_jars.INFRA / 'log4j2.yaml').as_uri()}",
             *("-cp", kafka_jars.class_path(self.state), *arguments),
         ]
 
@@ -70,7 +70,7 @@ class Broker:
         } | dict(self.more)
         text = (kafka_jars.INFRA / "broker.properties").read_text(encoding="utf-8")
         file = self.data / ("format.properties" if log_dirs else "broker.properties")
-        home.write(file, text + "".join(f"{name}={value}\n" for name, value in own.items()))
+        home.write(file, text + "".join(f"{name}={_escaped(value)}\n" for name, value in own.items()))
         return file
 
     def _demand_alone(self) -> None:
@@ -111,12 +111,24 @@ class Broker:
         properties = str(self._properties(log_dirs=aside))
         done = subprocess.run(
             self._java("kafka.tools.StorageTool", "format", "--standalone", "-t", cluster_id, "-c", properties),
-            capture_output=True, text=True, check=False, env=child.environment(), timeout=_START_S,
+            capture_output=True, text=True, check=False, env=environment(), timeout=_START_S,
         )  # fmt: skip
         if done.returncode:
             raise errors.Unavailable(f"Kafka's data folder cannot be formatted: {kafka_jars.tail(done)}", code="kafka_format")
         home.write(version, kafka_jars.kafka_version() + "\n")
         aside.rename(self.data / "log")
+
+
+def environment() -> dict[str, str]:
+    """What a broker gets of this process's environment. In another locale Java finds no folder with an accent in its name."""
+    return child.environment(LC_ALL="C.UTF-8")
+
+
+def _escaped(value: str) -> str:
+    """`value` as a properties file has it, which Java reads as ISO 8859-1."""
+    units = value.replace("\\", "\\\\").encode("utf-16-be")
+    codes = [int.from_bytes(units[at : at + 2], "big") for at in range(0, len(units), 2)]
+    return "".join(chr(code) if code < 128 else f"\\u{code:04x}" for code in codes)
 
 
 class Probe:
@@ -184,7 +196,7 @@ def _archive(state: Path, say: Callable[[str], None]) -> None:
 @contextlib.contextmanager
 def _running(command: list[str]) -> Iterator["subprocess.Popen[bytes]"]:
     process = subprocess.Popen(
-        child.guarded(command), env=child.environment(), stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        child.guarded(command), env=environment(), stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
     )
     try:
         yield process

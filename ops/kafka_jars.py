@@ -78,8 +78,9 @@ def _copied_by(maven: str, target: Path) -> None:
         capture_output=True, text=True, check=False, timeout=600,
     )  # fmt: skip
     if done.returncode:
+        said = [line for line in (done.stdout + done.stderr).splitlines() if "ERROR" in line and "Help 1" not in line][:3]
         raise errors.Unavailable(
-            f"Maven could not fetch Kafka's jars. Is the network there? It said: {tail(done)}",
+            "Maven could not fetch Kafka's jars; is the network there? It said:\n  " + ("\n  ".join(said) or tail(done)),
             code="jars_missing",
         )
 

@@ -48,7 +48,7 @@ class Ports:
 def broker(of: kafka.Broker) -> Program:
     """The local Kafka."""
     return Program(
-        "kafka", of.command(), child.environment(), kafka.Probe(of.address), kafka.STOP_SIGNAL, kafka.CLEAN_EXITS, stop_within_s=20
+        "kafka", of.command(), kafka.environment(), kafka.Probe(of.address), kafka.STOP_SIGNAL, kafka.CLEAN_EXITS, stop_within_s=20
     )
 
 

@@ -88,6 +88,8 @@ class _Stack:
             stop.set()
 
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            if number == signal.SIGHUP and signal.getsignal(number) == signal.SIG_IGN:
+                continue  # started by nohup
             loop.add_signal_handler(number, asked)
         starting, waiting = asyncio.create_task(self._start()), asyncio.create_task(stop.wait())
         try:

@@ -124,7 +124,7 @@ class KafkaServer:
             port, controller_port = child.free_ports(2)
             self._broker = kafka.Broker(home.folder(), folder, port, controller_port, more or {})
             self._broker.prepare()
-            self.process = Process(self._broker.command(), {}, folder / "log.txt")
+            self.process = Process(self._broker.command(), kafka.environment(), folder / "log.txt")
             if _ready(self, retry=attempt < 3, port_taken="Address already in use"):
                 break
 

@@ -106,3 +106,9 @@ def test_a_second_server_on_the_same_data_is_refused(
         private_postgres().prepare()
     with pytest.raises(errors.Unavailable, match=r"a broker runs with .* already: `orderflow kafka down`"):
         private_kafka().prepare()
+
+
+def test_a_broker_works_in_a_folder_whose_name_has_a_space_and_an_accent(tmp_path: Path) -> None:
+    with stack.running(stack.KafkaServer, tmp_path / "größe 1 \U0001f4e6") as server:
+        assert server.make_topic()
+        assert (tmp_path / "größe 1 \U0001f4e6" / "log" / "meta.properties").exists()
