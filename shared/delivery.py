@@ -133,16 +133,20 @@ class _Transactions:
 
     async def _settle_group(self, wanted: Sequence[events.Event], until: float) -> list[Outcome]:
         """Settle events among which an id may repeat: the first of each goes ahead, and the rest is judged by it."""
+        ids = [event.event_id for event in wanted]  # now: whatever a handler does to an event, its outcome is found
         first: dict[str, events.Event] = {}
-        for event in wanted:
-            first.setdefault(event.event_id, event)
+        for event_id, event in zip(ids, wanted, strict=True):
+            first.setdefault(event_id, event)
         telemetry.transaction_events.labels(self._name).observe(len(first))
         settled = await self.database.work(lambda: grouping.settle(list(first.values()), self._commit, until=until))
         if self._staged.is_set():
             self._staged.clear()
             self._hint.send()
-        by_id = dict(zip(first, settled, strict=True))
-        return [by_id[event.event_id] if event is first[event.event_id] else _repeated(event, first, by_id) for event in wanted]
+        outcome_of = dict(zip(first, settled, strict=True))
+        return [
+            outcome_of[event_id] if event is first[event_id] else _repeated(event, first[event_id], outcome_of[event_id])
+            for event_id, event in zip(ids, wanted, strict=True)
+        ]
 
     def _commit(self, part: Sequence[events.Event], lock_timeout_ms: int | None) -> list[Outcome]:
         """The whole of it for a part of a group: claim, handler, outbox, commit. Raises what splits, repeats or ends the part."""
@@ -224,11 +228,9 @@ def _failure(exc: Exception) -> errors.OrderflowError:
     return errors.Bug(f"{type(exc).__name__} in {Path(place.filename).name}:{place.lineno}: {exc}")
 
 
-def _repeated(event: events.Event, first: dict[str, events.Event], by_id: dict[str, Outcome]) -> Outcome:
-    """The outcome of an event whose id came earlier in the same group."""
-    leader = first[event.event_id]
+def _repeated(event: events.Event, leader: events.Event, outcome: Outcome) -> Outcome:
+    """The outcome of an event whose id came earlier in the same group, with `leader`."""
     judged = inbox.judged(event, (leader.event_type, leader.order_id))
-    outcome = by_id[event.event_id]
     if outcome in {"done", "duplicate"}:
         return "duplicate" if judged == "duplicate" else cast("errors.Refused", judged)
     # The first was not claimed, so nothing is known against this one: the same event shares its fate, another one comes again.

@@ -76,6 +76,7 @@ class Grouping(Generic[T, R]):
         self._deadline_s = settings.delivery_deadline
         self._lanes_max = settings.postgres_connections
         self._lanes: set[asyncio.Task[None]] = set()
+        self._lanes_running = 0
         self._queue: deque[_Waiting[T, R]] = deque()
         self._queued_events = 0
 
@@ -88,26 +89,34 @@ class Grouping(Generic[T, R]):
         )
         self._queue.append(waiting)
         self._queued_events += len(handed_in)
-        if len(self._lanes) < self._lanes_max:
+        if self._lanes_running < self._lanes_max:
+            # Counted here and where a lane finds nothing more, not when its task is done: what is handed in between would wait for ever.
+            self._lanes_running += 1
             lane = asyncio.create_task(self._lane())
             self._lanes.add(lane)
             lane.add_done_callback(self._lanes.discard)
         return await waiting.answer
 
     async def _lane(self) -> None:
-        while self._queue:
-            group = self._next_group()
-            wanted = [event for waiting in group for event in waiting.events]
-            try:
-                outcomes: Sequence[R | errors.OrderflowError] = await self._settled(wanted, min(waiting.until for waiting in group))
-            except Exception as exc:  # whatever it is, every request gets its answer
-                log.exception("a group of events could not be settled")
-                outcomes = [errors.Bug(f"{type(exc).__name__} while the group was settled")] * len(wanted)
-            rest = iter(outcomes)
-            for waiting in group:
-                own = [next(rest) for _ in waiting.events]
-                with contextlib.suppress(asyncio.InvalidStateError):  # its request may have gone
-                    waiting.answer.set_result(own)
+        try:
+            while self._queue:
+                await self._settle_next()
+        finally:
+            self._lanes_running -= 1
+
+    async def _settle_next(self) -> None:
+        group = self._next_group()
+        wanted = [event for waiting in group for event in waiting.events]
+        try:
+            outcomes: Sequence[R | errors.OrderflowError] = await self._settled(wanted, min(waiting.until for waiting in group))
+        except Exception as exc:  # whatever it is, every request gets its answer
+            log.exception("a group of events could not be settled")
+            outcomes = [errors.Bug(f"{type(exc).__name__} while the group was settled")] * len(wanted)
+        rest = iter(outcomes)
+        for waiting in group:
+            own = [next(rest) for _ in waiting.events]
+            with contextlib.suppress(asyncio.InvalidStateError):  # its request may have gone
+                waiting.answer.set_result(own)
 
     def _next_group(self) -> list[_Waiting[T, R]]:
         group: list[_Waiting[T, R]] = []

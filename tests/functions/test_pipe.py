@@ -265,6 +265,16 @@ def test_D09_a_second_delivery_waits_for_the_first_and_is_a_duplicate(function: 
     assert orders(module_database, payload) == 1
 
 
+def test_D08_a_handler_that_changes_its_event_changes_neither_its_claim_nor_its_outcome(
+    post: Any, module_database: stack.TestDatabase
+) -> None:
+    payload, neighbour = failing("mutate"), controls.assembled()
+    results = post(controls.batch([payload, neighbour])).json()["results"]
+    assert ["done", "done"] == [result["outcome"] for result in results]
+    assert claims(module_database, payload) == 1
+    assert post(controls.binary(payload)).json() == {"outcome": "duplicate"}
+
+
 def test_D12_a_failed_try_leaves_no_event_behind(post: Any, module_database: stack.TestDatabase) -> None:
     payload = failing("publish-then-bug")
     assert post(controls.binary(payload)).status_code == 500

@@ -133,3 +133,12 @@ async def test_a_request_that_has_gone_does_not_stop_the_others() -> None:
     second.cancel()
     settled.go.set()
     assert [["done"], ["done"]] == [await first, await third]
+
+
+async def test_what_is_handed_in_while_a_lane_ends_is_settled() -> None:
+    settled = Settled()
+    settled.go.set()
+    group = grouping.Grouping(settled, config.Settings(postgres_connections=1))
+    for event in some(200):
+        # The answer wakes this task before the lane's own end is known to its loop.
+        assert ["done"] == await asyncio.wait_for(group.submit([event], alone=False), 5)
