@@ -37,6 +37,11 @@ def _mutate(event: events.OrderAssembled) -> None:
     event.__dict__["event_id"] = "changed"  # frozen: only by force
 
 
+def _fail_while(path: str) -> None:
+    if Path(path).exists():
+        raise RuntimeError("not mended yet")
+
+
 def _die_once(path: str) -> None:
     if not Path(path).exists():
         Path(path).touch()
@@ -52,6 +57,7 @@ _FAULTS: dict[str, Callable[[events.OrderAssembled, Transaction, str], Any]] = {
     "timeout": lambda _event, tx, _: tx.run("SELECT pg_sleep(30)"),
     "away": lambda _event, _tx, _: _raise(errors.Unavailable("a dependency is away", code="dependency_away", retry_after_s=7)),
     "overloaded": lambda _event, _tx, _: _raise(errors.Overloaded("a limit is reached", retry_after_s=3)),
+    "while": lambda _event, _tx, path: _fail_while(path),
     "mutate": lambda event, _tx, _: _mutate(event),
     "die": lambda _event, _tx, path: _die_once(path),
     "slow": lambda _event, _tx, seconds: time.sleep(float(seconds)),
