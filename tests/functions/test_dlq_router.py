@@ -21,6 +21,7 @@ TOPIC = "order.payment.completed"
 PATH = f"/assembly-service/{TOPIC}"
 SOURCE_BYTES_MAX = 1_048_576
 LETTER_LIMIT = {"max.message.bytes": "2162688"}
+IMPATIENT = {"DLQ_PRODUCER_TIMEOUT": "2s"}
 NOWHERE = "postgresql://nobody:nothing@127.0.0.1:9/orders"
 OFFSETS = itertools.count(500)  # each event of a KafkaSource has its own, and so its own letter
 Letters = list[tuple[bytes | None, dict[str, Any]]]
@@ -79,7 +80,7 @@ def read(brokers: str, topic: str) -> Letters:
 
 
 def environment(brokers: str, topic: str, database: Mapping[str, str]) -> dict[str, str]:
-    return {"KAFKA_BROKERS": brokers, "KAFKA_ORDER_PAYMENT_COMPLETED_DLQ_TOPIC": topic, "DLQ_PRODUCER_TIMEOUT": "2s", **database}
+    return {"KAFKA_BROKERS": brokers, "KAFKA_ORDER_PAYMENT_COMPLETED_DLQ_TOPIC": topic, **database}
 
 
 @pytest.fixture(scope="module")
@@ -296,8 +297,12 @@ def test_l05_a_topic_that_is_missing_gets_no_2xx_unless_the_outbox_holds_the_let
 ) -> None:
     """Without PostgreSQL 503; with it the outbox row; and once the topic is there, Kafka again."""
     topic = controls.new_id("missing.")
-    alone = reach(start_function("dlq_router", environment(kafka.brokers, topic, {"DLQ_POSTGRES_DSN": NOWHERE})), kafka.brokers, topic)
-    backed = reach(start_function("dlq_router", environment(kafka.brokers, topic, database.environment())), kafka.brokers, topic)
+    alone = reach(
+        start_function("dlq_router", environment(kafka.brokers, topic, {"DLQ_POSTGRES_DSN": NOWHERE}) | IMPATIENT), kafka.brokers, topic
+    )
+    backed = reach(
+        start_function("dlq_router", environment(kafka.brokers, topic, database.environment()) | IMPATIENT), kafka.brokers, topic
+    )
     answer = alone.fail()
     assert (answer.status_code, answer.headers["content-type"], answer.json()["code"]) == (503, PROBLEM, "no_store")
     assert int(answer.headers["retry-after"]) >= 1
@@ -333,7 +338,7 @@ def test_l05_a_topic_without_permission_gets_no_2xx_unless_the_outbox_holds_the_
     (granted,) = admin.create_acls([AclBinding(*to_topic, AclOperation.WRITE, AclPermissionType.DENY)]).values()
     granted.result(20)
     for store, status in (({"DLQ_POSTGRES_DSN": NOWHERE}, 503), (database.environment(), 200)):
-        router = reach(start_function("dlq_router", environment(server.brokers, topic, store)), server.brokers, topic)
+        router = reach(start_function("dlq_router", environment(server.brokers, topic, store) | IMPATIENT), server.brokers, topic)
         answer = router.fail()
         assert answer.status_code == status, answer.text
     held_in_outbox(answer, database, topic)
@@ -349,7 +354,7 @@ def test_l05_while_kafka_is_away_the_outbox_holds_each_letter_once(
     server, store = private_kafka(), private_postgres()
     database = store.new_database()
     topic = server.make_topic(1, LETTER_LIMIT)
-    process = start_function("dlq_router", environment(server.brokers, topic, database.environment()))
+    process = start_function("dlq_router", environment(server.brokers, topic, database.environment()) | IMPATIENT)
     router = reach(process, server.brokers, topic)
     assert router.fail(offset=1).json()["store"] == "kafka"
     assert router.http.get("/ready").status_code == 200
