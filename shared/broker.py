@@ -4,6 +4,7 @@ librdkafka tells of wrong credentials and certificates only through `error_cb`: 
 """
 
 import logging
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -13,6 +14,7 @@ from shared.config import Settings
 
 log = logging.getLogger(__name__)
 
+ERROR_INTERVAL_S = 30.0  # in an outage librdkafka repeats itself with every try to connect
 RECONNECT = {"reconnect.backoff.ms": 50, "reconnect.backoff.max.ms": 1000}
 _SETTINGS_AT_FAULT = frozenset({KafkaError._AUTHENTICATION, KafkaError._SSL})
 
@@ -36,20 +38,21 @@ def producer(settings: Settings, name: str, *, delivery_timeout_s: float, messag
 
 
 def on_error(name: str) -> Callable[[KafkaError], None]:
-    """A callback that logs what librdkafka says of connections; wrong credentials and certificates loudly, each state once."""
-    last = {"code": 0}
+    """A callback that logs what librdkafka says of connections, each thing at most once in ERROR_INTERVAL_S.
+
+    Wrong credentials and certificates are errors; an outage is a warning.
+    """
+    last_at: dict[int, float] = {}
 
     def report(error: KafkaError) -> None:
-        code = error.code()
-        if code == last["code"]:
+        code, now = error.code(), time.monotonic()
+        if now - last_at.get(code, -ERROR_INTERVAL_S) < ERROR_INTERVAL_S:
             return
-        last["code"] = code
+        last_at[code] = now
+        facts = {"client": name, "reason": error.str()}
         if code in _SETTINGS_AT_FAULT:
-            log.error(
-                "Kafka refuses this client: its KAFKA_SASL_… or KAFKA_SSL_… settings are wrong",
-                extra={"client": name, "reason": error.str()},
-            )
+            log.error("Kafka refuses this client: its KAFKA_SASL_… or KAFKA_SSL_… settings are wrong", extra=facts)
         else:
-            log.warning("Kafka: %s", error.str(), extra={"client": name})
+            log.warning("Kafka does not answer as it should", extra=facts)
 
     return report

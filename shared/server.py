@@ -21,7 +21,7 @@ from typing import Any, ClassVar
 import functions_framework.aio
 import functions_framework.exceptions
 import uvicorn
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -131,6 +131,8 @@ async def _answered(request: Request, handle: Handle, *, token: bool) -> ASGIApp
         return await handle(request)
     except errors.OrderflowError as exc:
         return problem.response(exc)
+    except ClientDisconnect:
+        return problem.response(errors.NotACloudEvent("the client went away before its request was read"))  # nobody reads this
     except Exception:
         log.exception("a request failed in a way nobody foresaw", extra={"path": request.url.path})
         return problem.response(errors.Bug("this is a fault of the function; its log has more"))
