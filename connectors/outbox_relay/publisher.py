@@ -15,6 +15,7 @@ from shared.config import Settings
 RECORD_BYTES_MAX = 64 << 20  # the broker's own limit is what counts
 POLL_S = 0.05
 QUEUE_FULL_MAX = 100
+BEGIN_S = 1.0  # a transaction is not kept open to begin more; what was not begun by then is claimed again
 GRACE_S = 2.0  # a report comes within the delivery timeout; should one not, the client is given up
 
 # Of these the broker speaks for a whole batch of records, so one bad record's neighbours get the same report: each is tried alone.
@@ -22,7 +23,6 @@ _BY_BATCH = frozenset({KafkaError.MSG_SIZE_TOO_LARGE, KafkaError.INVALID_RECORD,
 _PERMANENT = _BY_BATCH | {
     KafkaError.RECORD_LIST_TOO_LARGE,
     KafkaError.TOPIC_AUTHORIZATION_FAILED,
-    KafkaError.CLUSTER_AUTHORIZATION_FAILED,
     KafkaError.TOPIC_EXCEPTION,
     KafkaError.POLICY_VIOLATION,
     KafkaError.UNSUPPORTED_FOR_MESSAGE_FORMAT,
@@ -64,6 +64,7 @@ class Publisher:
             message_bytes_max=RECORD_BYTES_MAX,
             **{"linger.ms": 2, "partitioner": "murmur2_random"},  # as Java clients do it: a key lies where others look for it
         )
+        self._begin_before = 0.0
         self._report_timeout_s = settings.relay_delivery_timeout + GRACE_S
         self._producer = Producer(self._settings)
         self._reports: deque[tuple[Row, KafkaError | None]] = deque()
@@ -74,9 +75,11 @@ class Publisher:
         `stop` is asked while it waits; once it is true, what is queued or in flight is dropped, and its outcome is unknown.
         """
         outcome = Outcome()
+        self._begin_before = time.monotonic() + BEGIN_S
         suspects = self._fly({line[0]: deque(line[1:]) for line in lines}, outcome, stop, alone=False)
         for row in suspects:
-            self._fly({row: deque()}, outcome, stop, alone=True)
+            if time.monotonic() < self._begin_before:
+                self._fly({row: deque()}, outcome, stop, alone=True)
         if outcome.fatal:
             self._producer = Producer(self._settings)
         return outcome
@@ -95,7 +98,7 @@ class Publisher:
                     continue
                 if error is not None and error.code() in _BY_BATCH and not alone:
                     suspects.append(row)
-                elif _settle(outcome, row, error) and following and not dropped:
+                elif _settle(outcome, row, error) and following and not dropped and time.monotonic() < self._begin_before:
                     flying[following.popleft()] = following
                     self._produce(next(reversed(flying)))
                     deadline = time.monotonic() + self._report_timeout_s

@@ -162,6 +162,7 @@ class _Round:
         outcome = publisher.publish(lines, lambda: self._drop.is_set() or tx.lost())
         for topic in outcome.unknown_topics:
             self._topics.lost(topic)
+        self._topics.doubt({row.topic for row in outcome.unknown})
         outcome.failed += self._set_aside(claim.lines)
         rows.mark(tx, outcome.sent, [(failure.row, failure.detail) for failure in outcome.failed])
         outcome.seconds = time.monotonic() - claimed_at

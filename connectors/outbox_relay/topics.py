@@ -31,7 +31,7 @@ class Topics:
     def look(self, names: set[str]) -> None:
         """Find out about those of `names` that are not known, and again about the unknown ones. Raises Unavailable."""
         with self._gate:
-            fresh = names - self._known - self._unknown_since.keys()
+            fresh = names - self._known - set(self.held())  # a row is about to be set aside: is its topic still not there?
             if self._unknown_since and time.monotonic() - self._looked_at >= LOOK_INTERVAL_S:
                 fresh |= self._unknown_since.keys()
                 self._looked_at = time.monotonic()
@@ -42,6 +42,11 @@ class Topics:
         """A report said that the topic `name` is not there after all."""
         with self._gate:
             self._settle(name, exists=False)
+
+    def doubt(self, names: set[str]) -> None:
+        """Records for `names` got no report: they may have been deleted, so look again before the next."""
+        with self._gate:
+            self._known -= names
 
     def held(self) -> list[str]:
         """The topics that are unknown, but not yet for so long that their rows are to be set aside."""

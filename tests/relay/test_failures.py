@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable
 
 import httpx
+from confluent_kafka.admin import AdminClient
 
 from shared import config, database
 from tests import stack
@@ -62,6 +63,21 @@ def test_a_topic_that_stays_unknown_sets_its_rows_aside(
     make_topic(name=missing)
     outbox.made.run("UPDATE order_outbox_events SET status = 'pending' WHERE event_id = :id", id=lost)
     outbox.until(lost)
+
+
+def test_a_topic_that_is_deleted_holds_up_no_other(
+    outbox: Outbox, start_relay: StartRelay, kafka_brokers: str, make_topic: MakeTopic
+) -> None:
+    """A topic that goes away while the relay runs is noticed: its rows are set aside at the limit, other topics' rows go out."""
+    there, gone = make_topic(), make_topic()
+    start_relay(outbox.made, kafka_brokers, {"RELAY_TOPIC_UNKNOWN_MAX": "1s"})
+    outbox.until(outbox.add(gone))
+    admin = AdminClient(stack.CLIENT | {"bootstrap.servers": kafka_brokers})
+    admin.delete_topics([gone])[gone].result(stack.PATIENCE_S)
+    lost, sent = outbox.add(gone), outbox.add(there)
+    outbox.until(sent)
+    assert outbox.until(lost, "failed")["last_error"] == f"the topic {gone} does not exist"
+    outbox.until(outbox.add(there))
 
 
 def test_a_topic_that_is_made_in_time_loses_nothing(
