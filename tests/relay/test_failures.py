@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable
 
 import httpx
-from confluent_kafka.admin import AdminClient
+from confluent_kafka.admin import AclBinding, AclOperation, AclPermissionType, AdminClient, ResourcePatternType, ResourceType
 
 from shared import config, database
 from tests import stack
@@ -78,6 +78,23 @@ def test_a_topic_that_is_deleted_holds_up_no_other(
     outbox.until(sent)
     assert outbox.until(lost, "failed")["last_error"] == f"the topic {gone} does not exist"
     outbox.until(outbox.add(there))
+
+
+def test_a_topic_without_permission_sets_its_rows_aside(
+    outbox: Outbox, start_relay: StartRelay, private_kafka: Callable[..., stack.KafkaServer]
+) -> None:
+    """A row that the relay may not write is set aside with Kafka's word for it; other topics' rows go out."""
+    kafka = private_kafka(
+        {"authorizer.class.name": "org.apache.kafka.metadata.authorizer.StandardAuthorizer", "allow.everyone.if.no.acl.found": "true"}
+    )
+    closed, open_ = kafka.make_topic(), kafka.make_topic()
+    admin = AdminClient(stack.CLIENT | {"bootstrap.servers": kafka.brokers})
+    denied = AclBinding(ResourceType.TOPIC, closed, ResourcePatternType.LITERAL, "User:*", "*", AclOperation.WRITE, AclPermissionType.DENY)
+    admin.create_acls([denied])[denied].result(stack.PATIENCE_S)
+    refused, sent = outbox.add(closed, b"key"), outbox.add(open_, b"key")
+    start_relay(outbox.made, kafka.brokers)
+    outbox.until(sent)
+    assert "TOPIC_AUTHORIZATION_FAILED" in outbox.until(refused, "failed")["last_error"]
 
 
 def test_a_topic_that_is_made_in_time_loses_nothing(
