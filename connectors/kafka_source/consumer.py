@@ -159,7 +159,7 @@ class Reader(threading.Thread):
             self._pause([p for p in partitions if not p.paused])
             return
         until = time.monotonic() + ROOM_WAIT_S
-        while (full := self._full(partitions)) and time.monotonic() < until:
+        while ((full := self._full(partitions)) or self._pump.crowded) and time.monotonic() < until:
             self.assignment.commits.make(self._consumer, partitions)
             self._ended.wait(0.004)
         self._pause(full)

@@ -27,6 +27,7 @@ class Partition:
         self.topic = topic
         self.number = number
         self.number_text = str(number)
+        self.number_bytes = self.number_text.encode()
         self.topic_id = topic_id
         self.closed = False  # nothing more is delivered from it
         # the consumer's thread

@@ -14,6 +14,7 @@ from connectors.kafka_source.sink import BATCH_BYTES_MAX, Sink
 log = logging.getLogger(__name__)
 
 Group = tuple[list[Record], list[bytes]]  # records, and what they are as elements where they go as a batch
+_READY_MIN = 500
 
 
 class Pump:
@@ -34,6 +35,7 @@ class Pump:
         self.outage = self._verdicts.outage
         self._suspects = self._verdicts.suspects
         self._delivering: set[asyncio.Task[None]] = set()
+        self._enough = max(_READY_MIN, 2 * source.batch_size * source.requests_in_flight)
         self._alone = False
         self._batch_timer: asyncio.TimerHandle | None = None
 
@@ -51,6 +53,11 @@ class Pump:
         if self.held is not None or self.stopping:
             return True
         return self.outage.paused and bool(self._lanes.ready or self._suspects or self._suspects.lost)
+
+    @property
+    def crowded(self) -> bool:
+        """Whether enough is ready for the next requests; more would only grow cold in memory."""
+        return len(self._lanes.ready) >= self._enough
 
     async def release(self, wait_s: float) -> None:
         """Let what is in flight end, within `wait_s`, now that some partitions are closed."""
@@ -112,13 +119,14 @@ class Pump:
         aside: list[Record] = []
         keys: set[bytes] = set()
         size = 0
-        while len(group) < self.source.batch_size and len(aside) < self.source.batch_size and (record := self._lanes.next()) is not None:
-            if not self.source.ordered and record.key is not None:
+        element_of, following, most, ordered = self._sink.envelope.element, self._lanes.next, self.source.batch_size, self.source.ordered
+        while len(group) < most and len(aside) < most and (record := following()) is not None:
+            if not ordered and record.key is not None:
                 if record.key in keys:  # at most one event of a key in a batch
                     aside.append(record)
                     continue
                 keys.add(record.key)
-            element = self._sink.envelope.element(record)
+            element = element_of(record)
             size += len(element) + 1
             if group and size > BATCH_BYTES_MAX:
                 aside.append(record)

@@ -3,24 +3,20 @@
 import re
 import struct
 from collections.abc import Sequence
-from datetime import UTC, datetime
 from typing import Any, cast
 
 import msgspec
 from confluent_kafka import TIMESTAMP_NOT_AVAILABLE, Message
 
-from connectors.kafka_source import partition
+from connectors.kafka_source import partition, splice
 from connectors.kafka_source.plan import Source
 
 _STRUCTURED = "application/cloudevents+json"
 _NAMES_MAX = 4096
-_REQUIRED = ("id", "type", "source")
-_JSON_TYPE = re.compile(r"(application|text)/([a-z0-9!#$&^_.+-]+\+)?json", re.IGNORECASE)
 # What HTTP carries unchanged: no control characters, nothing beyond Latin-1, no blanks at the ends.
 _HEADER_TEXT = re.compile(r"(?:[!-~\xa1-\xff](?:[ -~\xa0-\xff]*[!-~\xa1-\xff])?)?")
 
 _encoder = msgspec.json.Encoder()
-_syntax = msgspec.json.Decoder(msgspec.Raw)
 _members = msgspec.json.Decoder(dict[str, msgspec.Raw])
 
 HttpHeaders = list[tuple[bytes, bytes]]
@@ -55,14 +51,18 @@ class Envelope:
         self._origin = f"/apis/v1/namespaces/{source.namespace}/kafkasources/{source.name}"
         self._extensions = dict(source.extensions)
         self._names: dict[str, str] = {}
-        self._json_types: dict[str | None, bool] = {None: True}
+        self._splicer = splice.Splicer(self._origin, source.key_type, source.extensions, self._learn)
 
     def element(self, record: Record) -> bytes:
         """The record as an element of a JSON batch. A value that is JSON stands there as it is, any other in base64."""
+        return self._splicer.element(record) or self.careful_element(record)
+
+    def careful_element(self, record: Record) -> bytes:
+        """The same the long way, whatever the record holds."""
         members, data = self._read(record)
         if data is None:
             pass
-        elif self._is_json(members.get("datacontenttype"), data):
+        elif _is_json_type(members.get("datacontenttype")) and splice.is_json(data):
             members["data"] = msgspec.Raw(data)
         else:
             members["data_base64"] = data  # msgspec writes bytes in base64
@@ -125,7 +125,7 @@ class Envelope:
             "subject": f"partition:{number}#{offset}",
         }
         kind, timestamp_ms = record.message.timestamp()
-        if kind != TIMESTAMP_NOT_AVAILABLE and (moment := _time(timestamp_ms)):
+        if kind != TIMESTAMP_NOT_AVAILABLE and (moment := splice.time_text(timestamp_ms)):
             attributes["time"] = moment
         if record.key:
             attributes["key"] = attributes["partitionkey"] = key_text(record.key, self._source.key_type)
@@ -138,22 +138,10 @@ class Envelope:
                 attributes["kafkaheader" + re.sub(r"[^a-z0-9]", "", name.lower())] = _shown(raw)
         return attributes
 
-    def _is_json(self, content_type: str | None, data: bytes) -> bool:
-        """Whether the data may stand in the batch as it is: JSON by its type, its encoding and its syntax."""
-        known = self._json_types.get(content_type)
-        if known is None:
-            known = _JSON_TYPE.fullmatch((content_type or "").partition(";")[0].strip()) is not None
-            if len(self._json_types) < _NAMES_MAX:
-                self._json_types[content_type] = known
-        if not known:
-            return False
-        try:
-            if not data.isascii():
-                data.decode()
-            _syntax.decode(data)
-        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
-            return False
-        return True
+
+def _is_json_type(content_type: str | None) -> bool:
+    """Whether data of this type is JSON; without a type it is, if it reads as such."""
+    return content_type is None or splice.JSON_TYPE.fullmatch(content_type.partition(";")[0].strip()) is not None
 
 
 def _shown(raw: bytes | str) -> str:
@@ -192,13 +180,6 @@ def _java_float(key: bytes) -> str:
     return f"{mantissa}E{int(exponent)}"
 
 
-def _time(timestamp_ms: int) -> str | None:
-    try:
-        return datetime.fromtimestamp(timestamp_ms / 1000, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
-    except (ValueError, OverflowError, OSError):
-        return None
-
-
 def _structured(value: bytes | None) -> tuple[dict[str, str], bytes | None] | None:
     """Attributes and data of a CloudEvent in JSON; None where the value is none, and the record then counts as plain."""
     try:
@@ -207,7 +188,7 @@ def _structured(value: bytes | None) -> tuple[dict[str, str], bytes | None] | No
         members = _members.decode(value)
         texts = ((name, _text(raw)) for name, raw in members.items() if name not in {"data", "data_base64"})
         attributes = {name: text for name, text in texts if text is not None}
-        if not all(attributes.get(name) for name in (*_REQUIRED, "specversion")):
+        if not all(attributes.get(name) for name in splice.REQUIRED):
             return None
         if "data_base64" in members:
             return attributes, msgspec.json.decode(members["data_base64"], type=bytes)
@@ -215,7 +196,12 @@ def _structured(value: bytes | None) -> tuple[dict[str, str], bytes | None] | No
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError, ValueError):
         return None
     content_type = attributes.get("datacontenttype")
-    if data is not None and content_type and not _JSON_TYPE.fullmatch(content_type.partition(";")[0].strip()) and bytes(data)[:1] == b'"':
+    if (
+        data is not None
+        and content_type
+        and not splice.JSON_TYPE.fullmatch(content_type.partition(";")[0].strip())
+        and bytes(data)[:1] == b'"'
+    ):
         return attributes, msgspec.json.decode(data, type=str).encode()
     return attributes, None if data is None else bytes(data)
 

@@ -15,6 +15,7 @@ _CONNECT_TIMEOUT_S = 5.0
 _HEALTH_TIMEOUT_S = 5.0
 # Shorter than any server keeps an idle connection (functions-framework's command line: 2 s), so that no request meets its end.
 _KEEP_ALIVE_S = 1.0
+_READ = httpx.ByteStream(b"")
 BATCH_BYTES_MAX = 7 << 20  # a function takes 8 MiB
 
 
@@ -64,7 +65,9 @@ class Sink:
             del request.headers["content-length"]  # how KafkaSource tells a null value from an empty one
         try:
             async with asyncio.timeout(self._source.timeout_s):
-                return await self._http.send(request)
+                response = await self._http.send(request)
+                response.stream = _READ  # its stream points back at it: without this the body waits for the garbage collector
+                return response
         except (httpx.ConnectError, httpx.ConnectTimeout) as exc:
             return answers.Answer(answers.Kind.AWAY, None, "unreachable", answers.cut(f"{self._source.sink} cannot be reached: {exc}"))
         except TimeoutError:

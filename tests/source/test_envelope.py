@@ -1,5 +1,6 @@
 """A record as a CloudEvent, in the cases that need no broker."""
 
+import dataclasses
 import json
 import struct
 from typing import Any
@@ -7,8 +8,10 @@ from typing import Any
 import httpx
 import pytest
 from confluent_kafka import TIMESTAMP_CREATE_TIME, TIMESTAMP_NOT_AVAILABLE, Message
+from hypothesis import given
+from hypothesis import strategies as st
 
-from connectors.kafka_source import answers, record
+from connectors.kafka_source import answers, record, splice
 from connectors.kafka_source.answers import Kind
 from connectors.kafka_source.partition import Partition
 from connectors.kafka_source.plan import Source
@@ -34,6 +37,54 @@ def test_O13_an_offset_above_2_31_is_carried_as_text() -> None:
     assert (element["knativekafkaoffset"], element["knativekafkapartition"]) == ("3000000000", "3")
     headers, _ = envelope.request(of(b"1", offset=3_000_000_000))
     assert dict(headers)[b"ce-knativekafkaoffset"] == b"3000000000"
+
+
+names = st.sampled_from(
+    [
+        "ce_specversion",
+        "ce_id",
+        "ce_type",
+        "ce_source",
+        "ce_subject",
+        "ce_myext",
+        "content-type",
+        "Content-Type",
+        "traceparent",
+        "other",
+        "ce_data",
+        "ce_%b",
+    ]
+)
+texts = st.sampled_from(["application/json", "text/plain", "", "100%b", 'quo"te', "back\\slash", "line\n", "é😀", "\x7f"]) | st.text(
+    max_size=8
+)
+header_values = st.none() | texts.map(str.encode) | st.binary(max_size=4)
+cloudevent = st.just([("ce_specversion", b"1.0"), ("ce_id", b"1"), ("ce_type", b"t"), ("ce_source", b"/s")])
+header_lists = st.tuples(cloudevent | st.just([]), st.lists(st.tuples(names, header_values), max_size=4)).map(
+    lambda parts: parts[0] + parts[1]
+)
+data = st.none() | st.sampled_from([b"", b'{"a": 1}', b"%b", b"{", b'"\xff"', b"1"]) | st.binary(max_size=6)
+keys = st.none() | st.binary(max_size=4)
+extensions = st.sampled_from([{}, {"kafkatopic": "t"}, {"subject": "mine", "myext": '"%b"'}, {"datacontenttype": "text/plain"}])
+
+
+@given(headers=header_lists, value=data, key=keys, more=extensions, key_type=st.sampled_from(["string", "byte-array"]))
+def test_the_short_way_to_an_element_says_the_same_as_the_long_one(
+    headers: Any, value: bytes | None, key: bytes | None, more: dict[str, str], key_type: str
+) -> None:
+    """Whatever a record holds, both ways make the same CloudEvent of it."""
+    envelope = record.Envelope(dataclasses.replace(SOURCE, extensions=more, key_type=key_type))
+    made = of(value, 7, key, headers, (TIMESTAMP_CREATE_TIME, 1_700_000_000_123))
+    assert json.loads(envelope.element(made)) == json.loads(envelope.careful_element(made))
+
+
+def test_our_own_records_go_the_short_way() -> None:
+    """A CloudEvent with our headers, and a plain record with a key, need no care."""
+    source = dataclasses.replace(SOURCE, extensions={"kafkatopic": "t"}, key_type="byte-array")
+    splicer = splice.Splicer("/o", "byte-array", source.extensions, record.Envelope(source)._learn)
+    ours = [*((f"ce_{name}", b"x") for name in ("specversion", "id", "type", "source", "time")), ("content-type", b"application/json")]
+    assert splicer.element(of(b'{"a":1}', headers=ours)) is not None
+    assert splicer.element(of(b'{"a":1}', key=b"\x00")) is not None
 
 
 FLOAT_NAN = struct.pack(">d", float("nan"))
