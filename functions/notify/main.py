@@ -20,7 +20,11 @@ async def handle(event: events.OrderPaid | events.OrderAssembled) -> None:
     text = messages.text(event)
     if config.settings().telegram_enabled:
         await _telegram().send(text)
-    log.info("notification: %s", text, extra={"event_id": event.event_id, "order_id": event.order_id, "event_type": event.event_type})
+    log.info(
+        "notification: %s",
+        "; ".join(text.splitlines()),
+        extra={"event_id": event.event_id, "order_id": event.order_id, "event_type": event.event_type},
+    )
 
 
 @functools.cache
