@@ -24,7 +24,10 @@ PARTS = {
 
 def main() -> None:
     """Run the command line of this process."""
-    _root(sys.argv[1] if len(sys.argv) > 1 else "")(prog_name="orderflow")
+    try:
+        _root(sys.argv[1] if len(sys.argv) > 1 else "")(prog_name="orderflow")
+    except KeyboardInterrupt:
+        sys.exit(130)
 
 
 def _root(called: str) -> typer.Typer:
