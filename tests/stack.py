@@ -255,8 +255,13 @@ class PostgresServer:
         self.process.stop(postgres.STOP_SIGNAL)
 
     def kill(self) -> None:
-        """kill -9 of the whole server."""
+        """kill -9 of the whole server. Its parts have sessions of their own, and one could answer a last time."""
+        parts = psutil.Process(self.process.pid).children(recursive=True)
         self.process.kill()
+        for part in parts:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                part.kill()
+        psutil.wait_procs(parts, timeout=PATIENCE_S)
 
     def new_database(self) -> TestDatabase:
         """A fresh database, cloned from one that was migrated once."""

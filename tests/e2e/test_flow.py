@@ -78,6 +78,17 @@ def test_the_demo_uses_the_system_that_runs_and_succeeds(system: System) -> None
     assert "5 orders were paid, assembled and announced twice each" in done.stdout
 
 
+def test_orders_placed_before_a_kill_9_of_broker_and_database_are_assembled_after_it(system: System) -> None:
+    orders = [system.place(number) for number in range(3)]
+    for name in ("kafka", "postgres"):
+        system.up.children()[name].kill()
+    stack.eventually(lambda: {system.up.told[name].get("restarts") for name in ("kafka", "postgres")} == {1}, "both again")
+    ready = "SELECT count(*) FROM orders WHERE id = ANY(:ids) AND status = 'assembled'"
+    stack.eventually(lambda: system.run(ready, ids=orders) == [[3]], "assembled orders", 60)
+    system.wait_idle()
+    assert [system.events(ASSEMBLED)[order] >= 1 for order in orders] == [True] * 3
+
+
 @pytest.mark.timeout(180)
 def test_the_death_of_up_ends_every_process_it_started(tmp_path: object) -> None:
     up = stack.Up(tmp_path, {})  # type: ignore[arg-type]
