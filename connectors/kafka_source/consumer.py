@@ -142,6 +142,7 @@ class Reader(threading.Thread):
         if error.code() == KafkaError._PARTITION_EOF and topic is not None and number is not None and offset is not None:
             partition = self.assignment.partitions.get((topic, number))
             if partition is not None:
+                partition.high = offset
                 self._loop.call_soon_threadsafe(partition.reached, offset)
             self.trouble = None
             return
@@ -159,7 +160,7 @@ class Reader(threading.Thread):
             self._pause([p for p in partitions if not p.paused])
             return
         until = time.monotonic() + ROOM_WAIT_S
-        while ((full := self._full(partitions)) or self._pump.crowded) and time.monotonic() < until:
+        while ((full := self._full(partitions)) or self._crowded(partitions)) and time.monotonic() < until:
             self.assignment.commits.make(self._consumer, partitions)
             self._ended.wait(0.004)
         self._pause(full)
@@ -168,6 +169,9 @@ class Reader(threading.Thread):
             self._consumer.resume([TopicPartition(p.topic, p.number) for p in room])
             for partition in room:
                 partition.paused = False
+
+    def _crowded(self, partitions: list[Partition]) -> bool:
+        return self._pump.crowded and not all(p.paused for p in partitions)
 
     def _full(self, partitions: list[Partition]) -> list[Partition]:
         return [p for p in partitions if not p.paused and p.full(self._ahead_max)]

@@ -1,4 +1,7 @@
-"""Order per key: of each key at most one record is ready or on its way; the others wait in its lane."""
+"""Order per key: of each key of a partition at most one record is ready or on its way; the others wait in its lane.
+
+Lanes belong to their partition: when it is taken away they go with it, and what still waits for a retry holds up nobody.
+"""
 
 from collections import deque
 from collections.abc import Iterable
@@ -12,32 +15,34 @@ class Lanes:
     def __init__(self, *, ordered: bool) -> None:
         self.ready: deque[Record] = deque()
         self._ordered = ordered
-        self._waiting: dict[bytes, deque[Record] | None] = {}
 
     def add(self, record: Record) -> None:
         """`record` has arrived."""
         key = record.key
         if key is None or not self._ordered:
             self.ready.append(record)
-        elif key not in self._waiting:
-            self._waiting[key] = None
+            return
+        waiting = record.partition.lanes
+        if key not in waiting:
+            waiting[key] = None
             self.ready.append(record)
-        else:
-            lane = self._waiting[key]
-            if lane is None:
-                lane = self._waiting[key] = deque()
-            lane.append(record)
+            return
+        lane = waiting[key]
+        if lane is None:
+            lane = waiting[key] = deque()
+        lane.append(record)
 
     def finish(self, record: Record) -> None:
-        """`record` is settled or given up: the next of its key is ready."""
+        """`record` is settled: the next of its key is ready."""
         key = record.key
         if key is None or not self._ordered:
             return
-        lane = self._waiting[key]
+        waiting = record.partition.lanes
+        lane = waiting[key]
         if lane:
             self.ready.append(lane.popleft())
         else:
-            del self._waiting[key]
+            del waiting[key]
 
     def again(self, records: Iterable[Record]) -> None:
         """`records`, which were taken, are ready once more, before all others."""
@@ -49,5 +54,4 @@ class Lanes:
             record = self.ready.popleft()
             if not record.partition.closed:
                 return record
-            self.finish(record)
         return None

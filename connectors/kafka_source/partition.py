@@ -40,6 +40,7 @@ class Partition:
         # the event loop
         self.mark = self.committed
         self.settled_bytes = 0
+        self.lanes: dict[bytes, deque[Record] | None] = {}
         self._pending: deque[Record] = deque()
         self._position = offset
 
@@ -87,4 +88,4 @@ class Partition:
 
     def lag(self) -> int | None:
         """Records between the committed offset and the end, as last heard; None before that."""
-        return None if self.high is None else max(0, self.high - max(self.committed.offset, 0))
+        return None if self.high is None else max(0, max(self.high, self.expected) - max(self.committed.offset, 0))

@@ -84,8 +84,10 @@ class Pump:
         while self._may_send():
             suspects = bool(self._suspects)
             group, elements = self._take()
-            if not group:
+            if not group and not self._suspects:
                 return
+            if not group:
+                continue  # a record that cannot be put into a batch is to go alone
             self._alone = suspects
             self.probing = self.outage.paused
             task = asyncio.get_running_loop().create_task(self._deliver(group, elements))
@@ -103,9 +105,7 @@ class Pump:
         return not self._alone and flying < self.source.requests_in_flight
 
     def _take(self) -> Group:
-        suspects = self._suspects.take(self._gone, one=self.outage.paused)
-        if len(suspects) > 1:
-            return suspects, [self._sink.envelope.element(record) for record in suspects]
+        suspects = self._suspects.take(one=self.outage.paused)
         if suspects:
             return suspects, []
         if self._verdicts.batches and not self.outage.paused:
@@ -119,14 +119,17 @@ class Pump:
         aside: list[Record] = []
         keys: set[bytes] = set()
         size = 0
-        element_of, following, most, ordered = self._sink.envelope.element, self._lanes.next, self.source.batch_size, self.source.ordered
+        following, most = self._lanes.next, self.source.batch_size
         while len(group) < most and len(aside) < most and (record := following()) is not None:
-            if not ordered and record.key is not None:
-                if record.key in keys:  # at most one event of a key in a batch
+            key = record.key
+            if key is not None:
+                if key in keys:  # at most one event of a key in a batch, from whichever partition
                     aside.append(record)
                     continue
-                keys.add(record.key)
-            element = element_of(record)
+                keys.add(key)
+            element = self._element(record)
+            if element is None:
+                continue
             size += len(element) + 1
             if group and size > BATCH_BYTES_MAX:
                 aside.append(record)
@@ -135,6 +138,15 @@ class Pump:
             elements.append(element)
         self._lanes.again(aside)
         return group, elements
+
+    def _element(self, record: Record) -> bytes | None:
+        """The record as an element of a batch. One that this source cannot make goes alone, and fails alone."""
+        try:
+            return self._sink.envelope.element(record)
+        except Exception:  # a bug of ours must neither lose a record nor stop the others
+            log.exception("a record could not be put into a batch", extra={"source": self.source.name, "offset": record.offset})
+            self._suspects.add([record])
+            return None
 
     def _too_early(self) -> bool:
         """Whether a batch that is not full should still wait for more (orderflow.dev/batch-wait)."""
@@ -154,6 +166,8 @@ class Pump:
         name = self.source.name
         began = time.monotonic()
         try:
+            if len(group) > 1 and not elements:
+                elements = [self._sink.envelope.element(record) for record in group]
             answer = await self._sink.deliver(group, elements)
         except Exception as exc:  # a bug of ours must not hold a partition for ever: it counts, and halving finds its record
             log.exception("a delivery could not be made", extra={"source": name})
@@ -176,8 +190,3 @@ class Pump:
         self._delivering.discard(task)
         if not task.cancelled() and (bug := task.exception()) is not None:
             self._failed(bug)  # its records would be held for ever, unseen
-
-    def _gone(self, record: Record) -> bool:
-        if record.partition.closed:
-            self._lanes.finish(record)
-        return record.partition.closed

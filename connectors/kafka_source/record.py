@@ -81,7 +81,7 @@ class Envelope:
 
     def _read(self, record: Record) -> tuple[dict[str, Any], bytes | None]:
         """Attributes (text) and data of the event that the record is."""
-        headers: Any = record.message.headers() or ()
+        headers: Any = headers_of(record.message)
         names = self._names
         try:
             attributes = {names[name]: raw.decode() for name, raw in headers}
@@ -149,8 +149,11 @@ def _shown(raw: bytes | str) -> str:
 
 
 def headers_of(message: Message) -> RecordHeaders:
-    """The record's headers, in their order, repeats and nulls kept."""
-    return cast("RecordHeaders", message.headers() or ())
+    """The record's headers, in their order, repeats and nulls kept. Names that are no UTF-8 make them unreadable: none then."""
+    try:
+        return cast("RecordHeaders", message.headers() or ())
+    except UnicodeDecodeError:
+        return ()
 
 
 def key_text(key: bytes, key_type: str) -> str:

@@ -13,6 +13,7 @@ from shared.config import Settings
 
 log = logging.getLogger(__name__)
 
+_WATCH_S = 0.5
 _LEAVE_S = 5.0  # how long the last commit and the goodbye may take
 
 
@@ -29,11 +30,13 @@ class Service:
         )
         self.reader = Reader(source, settings, self.pump, asyncio.get_running_loop(), failed)
         self._state: tuple[str, str | None] = ("starting", None)
-        self._since: datetime | None = None
+        self._since = datetime.now(UTC)
+        self._watching: asyncio.Task[None] | None = None
 
     def start(self) -> None:
         """Begin to read."""
         self.reader.start()
+        self._watching = asyncio.get_running_loop().create_task(self._watch())
 
     def pause(self, reason: str) -> None:
         """Deliver nothing until `resume`; what is in flight ends."""
@@ -48,6 +51,8 @@ class Service:
 
     async def stop(self) -> None:
         """Start nothing new, let what is in flight end within SHUTDOWN_TIMEOUT, commit, leave the group."""
+        if self._watching is not None:
+            self._watching.cancel()
         await self.pump.stop(self._shutdown_timeout_s)
         self.reader.end()
         await asyncio.to_thread(self.reader.join, self._shutdown_timeout_s + _LEAVE_S)
@@ -58,7 +63,7 @@ class Service:
     def status(self) -> dict[str, object]:
         """What `GET /sources` says of it."""
         state = self._now()
-        if state != self._state or self._since is None:
+        if state != self._state:
             self._state, self._since = state, datetime.now(UTC)
         return {
             "topic": ",".join(self.source.topics),
@@ -70,6 +75,12 @@ class Service:
             "since": self._since.isoformat(timespec="milliseconds"),
             "partitions": sorted(number for _, number in list(self.reader.assignment.partitions)),
         }
+
+    async def _watch(self) -> None:
+        """Notice a change of state when it happens, not when somebody asks."""
+        while True:
+            self.status()
+            await asyncio.sleep(_WATCH_S)
 
     def measure(self) -> None:
         """Set the gauges."""

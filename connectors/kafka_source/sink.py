@@ -28,7 +28,7 @@ def client(source: Source, token: str | None) -> httpx.AsyncClient:
     secure = any(url.startswith("https:") for url in (source.sink, source.health, source.letters))
     # Reading the machine's certificates takes 150 ms, which plain http need not wait for.
     tls = ssl.create_default_context() if secure else ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-    timeout = httpx.Timeout(None, connect=_CONNECT_TIMEOUT_S)
+    timeout = httpx.Timeout(None, connect=min(_CONNECT_TIMEOUT_S, source.timeout_s / 2))  # so that it ends as "not sent"
     return httpx.AsyncClient(headers=headers, limits=limits, timeout=timeout, verify=tls, trust_env=False, follow_redirects=False)
 
 

@@ -49,7 +49,10 @@ class Splicer:
         data: bytes | None = message.value()
         if not data:
             return None
-        headers = message.headers()
+        try:
+            headers = message.headers()
+        except UnicodeDecodeError:
+            return None
         return self._of_event(record, data, headers) if headers else self._of_plain(record, data)
 
     def _of_event(self, record: Any, data: bytes, headers: list[tuple[str, bytes | None]]) -> bytes | None:

@@ -60,10 +60,10 @@ class Suspects:
         middle = len(group) // 2
         self._groups.extendleft([group[middle:], group[:middle]])
 
-    def take(self, gone: Callable[[Record], bool], *, one: bool) -> list[Record]:
-        """The next group without the records that are `gone`; of it only `one` record, if so wanted. Empty when there is none."""
+    def take(self, *, one: bool) -> list[Record]:
+        """The next group without the records that are no longer ours; of it only `one`, if so wanted. Empty when there is none."""
         while self._groups:
-            group = [record for record in self._groups.popleft() if not gone(record)]
+            group = [record for record in self._groups.popleft() if not record.partition.closed]
             if one and len(group) > 1:
                 self._groups.appendleft(group[1:])
                 group = group[:1]

@@ -180,5 +180,5 @@ class Verdicts:
         if safe:
             record.done = True
             record.partition.settle()
-        self._lanes.finish(record)
-        self._go()
+            self._lanes.finish(record)
+            self._go()

@@ -171,3 +171,43 @@ def test_details_are_cut_to_1024_bytes_of_whole_characters() -> None:
     assert answers.cut("é" * 2000) == "é" * 512
     assert answers.cut("a" + "😀" * 2000) == "a" + "😀" * 255
     assert answers.cut("\ud800x") == "?x"
+
+
+MALFORMED = {
+    "too short": {"results": [{"status": 200, "outcome": "done"}] * 3},
+    "too long": {"results": [{"status": 200, "outcome": "done"}] * 5},
+    "null entry": {"results": [{"status": 200, "outcome": "done"}] * 3 + [None]},
+    "text as status": {"results": [{"status": 200, "outcome": "done"}] * 3 + [{"status": "200", "outcome": "done"}]},
+    "unknown status": {"results": [{"status": 200, "outcome": "done"}] * 3 + [{"status": 299, "outcome": "done"}]},
+    "unknown outcome": {"results": [{"status": 200, "outcome": "done"}] * 3 + [{"status": 200, "outcome": "perhaps"}]},
+    "no outcome": {"results": [{"status": 200, "outcome": "done"}] * 3 + [{"status": 200}]},
+    "wrong key": {"result": [{"status": 200, "outcome": "done"}] * 4},
+    "null": None,
+    "not JSON": b"OK",
+}
+
+
+@pytest.mark.parametrize("status", [200, 207])
+@pytest.mark.parametrize("kind", MALFORMED)
+def test_L20_a_malformed_answer_to_a_batch_is_no_answer(kind: str, status: int) -> None:
+    """What is not one known result for each event says nothing of any of them."""
+    body = MALFORMED[kind]
+    content = body if isinstance(body, bytes) else json.dumps(body).encode()
+    found = answers.of_batch(httpx.Response(status, content=content), 4)
+    assert isinstance(found, answers.Answer)
+    assert found.kind is Kind.LOST
+
+
+def test_results_of_a_batch_are_read_event_by_event() -> None:
+    """Each entry says whose fault it was, and when to come again."""
+    entries = [
+        {"status": 200, "outcome": "done"},
+        {"status": 200, "outcome": "duplicate"},
+        {"status": 422, "outcome": "refused", "code": "bad", "detail": "x" * 2000},
+        {"status": 503, "retry_after_s": 2},
+        {"status": 500},
+    ]
+    found = answers.of_batch(httpx.Response(207, json={"results": entries}), 5)
+    assert isinstance(found, list)
+    assert [answer.kind for answer in found] == [Kind.DONE, Kind.DONE, Kind.REFUSED, Kind.AWAY, Kind.COUNTED]
+    assert (found[2].code, len(found[2].detail), found[3].retry_after_s) == ("bad", 1024, 2)

@@ -9,7 +9,7 @@ from tests.source import sinks
 from tests.source.conftest import Group, StartSource
 
 
-@pytest.mark.parametrize("status", [401, 403, 404, 405, 408, 409, 429, 503])
+@pytest.mark.parametrize("status", [401, 409, 503])  # test_every_status_is_of_one_kind has them all
 def test_L16_what_is_not_the_events_fault_is_never_a_letter(group: Group, start_source: StartSource, status: int) -> None:
     """More failures than there are retries, then an answer: handled, and no letter."""
     answers = iter([sinks.Reply(status)] * 5)
@@ -71,9 +71,9 @@ def test_a_paused_source_keeps_its_partitions(group: Group, start_source: StartS
     """While it is paused the source goes on polling: its member stays in the group, its partition assigned, nothing more is fetched."""
     group.sink.script = lambda request: sinks.away()
     group.produce(b"1")
-    source = start_source(group)
+    source = start_source(group, settings={"kafka_group_protocol": "consumer"})
     source.wait_state("paused", "probing")
-    time.sleep(7)  # longer than the session
+    time.sleep(4)  # longer than the test broker's session of 3 s
     assert source.status()["partitions"] == [0]
     group.sink.script = sinks.each(lambda _: sinks.OK)
     group.wait_committed(1)
