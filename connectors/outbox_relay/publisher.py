@@ -76,13 +76,22 @@ class Publisher:
         """
         outcome = Outcome()
         self._begin_before = time.monotonic() + BEGIN_S
-        suspects = self._fly({line[0]: deque(line[1:]) for line in lines}, outcome, stop, alone=False)
-        for row in suspects:
-            if time.monotonic() < self._begin_before:
-                self._fly({row: deque()}, outcome, stop, alone=True)
+        try:
+            suspects = self._fly({line[0]: deque(line[1:]) for line in lines}, outcome, stop, alone=False)
+            for row in suspects:
+                if time.monotonic() < self._begin_before:
+                    self._fly({row: deque()}, outcome, stop, alone=True)
+        except BaseException:
+            self._replace()  # or the rest would fly on without the locks that the caller now gives up
+            raise
         if outcome.fatal:
-            self._producer = Producer(self._settings)
+            self._replace()
         return outcome
+
+    def _replace(self) -> None:
+        self._producer.purge(in_queue=True, in_flight=True, blocking=False)
+        self._producer = Producer(self._settings)
+        self._reports.clear()
 
     def _fly(self, flying: dict[Row, deque[Row]], outcome: Outcome, stop: Callable[[], bool], *, alone: bool) -> list[Row]:
         suspects = []

@@ -70,7 +70,9 @@ def test_a_hint_wakes_the_relay(outbox: Outbox, start_relay: StartRelay, kafka_b
     """With sweeps an hour apart, a notification alone brings a row out, also after one whose payload is not ASCII."""
     topic = make_topic()
     relay = start_relay(outbox.made, kafka_brokers, {"RELAY_SWEEP_INTERVAL": "1h"})
-    outbox.until(outbox.add(topic))
+    first = outbox.add(topic)
+    outbox.made.run("NOTIFY order_outbox_events")
+    outbox.until(first)
     time.sleep(0.5)  # the looks that follow from the first row are over
     quiet = outbox.add(topic)
     time.sleep(1)
