@@ -21,7 +21,7 @@ class Journal:
     def __init__(self, folder: Path, names: list[str], *, shown: set[str] | None = None, out: TextIO | None = None) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         self.folder = folder
-        self._files: dict[str, BinaryIO] = {}
+        self._files: dict[str, BinaryIO] = {name: (folder / f"{name}.log").open("ab", buffering=0) for name in names}
         self._tails: dict[str, list[str]] = {}
         self._width = max(map(len, names))
         self._shown = shown
