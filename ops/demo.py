@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any
+from typing import Annotated, Any
 
 import httpx
 import typer
@@ -25,7 +25,6 @@ from shared import broker, config, database, errors, events, topics
 from shared.config import Settings
 
 ORDERS = 5
-_PATIENCE_S = 60.0
 _EVERY_S = 0.2
 _STEPS = ("paid", "payment announced", "assembled", "assembly announced")
 
@@ -65,16 +64,22 @@ class _Poison:
 
 
 @terminal.failures()
-def demo() -> None:
+def demo(
+    *, patience: Annotated[str, typer.Option(metavar="DURATION", help="How long to wait, beside the assembly time, such as 60s.")] = "60s"
+) -> None:
     """Place 5 orders and one poison record, watch them, and exit 0 only if each order was assembled and announced and each letter written.
 
     Uses the system of this checkout where it runs already; else starts it, from nothing, and ends it afterwards.
     """
     began = time.monotonic()
     settings = config.load()
+    try:
+        patience_s = config.seconds(patience)
+    except ValueError as exc:
+        raise terminal.usage(f"--patience {exc}") from exc
     with stand.running(home.folder(), say=terminal.note) as told:
         placed_at = time.monotonic()
-        faults = _play(told, _of(told, settings))
+        faults = _play(told, _of(told, settings), patience_s)
     if faults:
         for fault in faults:
             terminal.complain(fault)
@@ -86,7 +91,7 @@ def demo() -> None:
     )
 
 
-def _play(told: dict[str, Any], settings: Settings) -> list[str]:
+def _play(told: dict[str, Any], settings: Settings, patience_s: float) -> list[str]:
     catalogue = topics.catalogue(settings)
     paid = settings.topic(events.OrderPaid.TYPE)
     assembled = settings.topic(events.OrderAssembled.TYPE)
@@ -99,7 +104,7 @@ def _play(told: dict[str, Any], settings: Settings) -> list[str]:
             orders = [_Seen(_place(url, number)) for number in range(ORDERS)]
             poison = _Poison(_poisoned(settings, paid), groups)
             with _shown(orders, poison) as show:
-                deadline = time.monotonic() + settings.assembly_duration + _PATIENCE_S
+                deadline = time.monotonic() + settings.assembly_duration + patience_s
                 while time.monotonic() < deadline and not (poison.done and all(order.done for order in orders)):
                     time.sleep(_EVERY_S)
                     _look(found, orders)

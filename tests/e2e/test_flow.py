@@ -78,6 +78,19 @@ def test_the_demo_uses_the_system_that_runs_and_succeeds(system: System) -> None
     assert "5 orders were paid, assembled and announced twice each" in done.stdout
 
 
+def test_the_demo_fails_and_names_what_did_not_happen(system: System) -> None:
+    sources = f"{system.up.told['source']['url']}/sources/notify-assembly"
+    assert httpx.post(f"{sources}/pause", json={"reason": "a test"}).status_code == 200
+    try:
+        assert system.up.command("status").returncode == 1
+        done = system.up.command("demo", "--patience", "4s")
+        assert done.returncode == 1
+        assert done.stderr.count(": not assembly announced") == 5
+    finally:
+        assert httpx.post(f"{sources}/resume").status_code == 200
+    system.wait_idle()
+
+
 def test_orders_placed_before_a_kill_9_of_broker_and_database_are_assembled_after_it(system: System) -> None:
     orders = [system.place(number) for number in range(3)]
     for name in ("kafka", "postgres"):
