@@ -157,7 +157,7 @@ class _Round:
         lines = self._with_topic(claim.lines)
         if self._topics.held():
             look_in_s = min(LOOK_INTERVAL_S, look_in_s if look_in_s is not None else LOOK_INTERVAL_S)
-        self._done(claim.beyond, look_in_s)
+        self._done(claim.beyond, look_in_s, found=bool(claim.lines))
         claimed_at = time.monotonic()
         outcome = publisher.publish(lines, lambda: self._drop.is_set() or tx.lost())
         for topic in outcome.unknown_topics:
@@ -185,10 +185,10 @@ class _Round:
             if self._topics.missing(line[0].topic) and line[0].topic not in held
         ]
 
-    def _done(self, beyond: Position | None, look_in_s: float | None = None) -> None:
+    def _done(self, beyond: Position | None, look_in_s: float | None = None, *, found: bool = False) -> None:
         if self._in_turn:
             self._in_turn = False
-            self._schedule.done(beyond, look_in_s=look_in_s)
+            self._schedule.done(beyond, look_in_s=look_in_s, found=found)
 
 
 def _count(outcome: Outcome) -> None:

@@ -5,7 +5,8 @@ import time
 
 from connectors.outbox_relay.rows import START, Position
 
-FRONT_INTERVAL_S = 0.1  # how often a look at the oldest rows interrupts a walk through a long queue
+# How often a look at the oldest rows interrupts a walk through a long queue: less and less while it finds nothing there to claim.
+FRONT_INTERVAL_S, FRONT_INTERVAL_MAX_S = 0.1, 1.0
 
 
 class Schedule:
@@ -21,6 +22,7 @@ class Schedule:
         self._beyond: Position | None = None
         self._interrupted = False
         self._front_at = 0.0
+        self._front_interval_s = FRONT_INTERVAL_S
         self._look_at = 0.0
         self._kafka_away = False
         self._ended = False
@@ -43,10 +45,12 @@ class Schedule:
                 self._change.wait(None if self._taken or self._kafka_away else max(0.0, self._look_at - now))
             return None
 
-    def done(self, beyond: Position | None, *, look_in_s: float | None = None) -> None:
-        """The look is over: it left rows at `beyond`, or saw all, and then the next row is due in `look_in_s`."""
+    def done(self, beyond: Position | None, *, look_in_s: float | None = None, found: bool = True) -> None:
+        """The look is over, and `found` something: it left rows at `beyond`, or saw all, and then the next row is due in `look_in_s`."""
         with self._change:
             self._taken = False
+            if self._interrupted:
+                self._front_interval_s = FRONT_INTERVAL_S if found else min(self._front_interval_s * 2, FRONT_INTERVAL_MAX_S)
             if not (self._interrupted and beyond):
                 self._beyond = beyond
             if look_in_s is not None:
@@ -83,7 +87,7 @@ class Schedule:
 
     def _take(self, now: float) -> Position:
         self._taken = True
-        front = self._wanted and now - self._front_at >= FRONT_INTERVAL_S
+        front = self._wanted and now - self._front_at >= self._front_interval_s
         self._interrupted = front and self._beyond is not None
         if self._beyond and not front:
             return self._beyond

@@ -76,3 +76,18 @@ def test_nobody_looks_while_kafka_is_away() -> None:
     assert found == [START]
     turns.end()
     assert turns.turn() is None
+
+
+def test_looks_at_the_oldest_rows_become_rarer_while_they_find_nothing() -> None:
+    """During a walk, a look at the oldest rows that finds all of them held by others is not repeated at once, hint or not."""
+    turns = schedule.Schedule(sweep_interval_s=3600)
+    turns.turn()
+    turns.done(FARTHER)
+    for pause_s in (schedule.FRONT_INTERVAL_S, schedule.FRONT_INTERVAL_S * 2, schedule.FRONT_INTERVAL_S * 4):
+        turns.wake()
+        time.sleep(pause_s)
+        assert turns.turn() == START
+        turns.done(FAR, found=False)
+        turns.wake()
+        assert turns.turn() == FARTHER
+        turns.done(FARTHER)
