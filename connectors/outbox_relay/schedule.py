@@ -2,6 +2,7 @@
 
 import threading
 import time
+from collections.abc import Callable
 
 from connectors.outbox_relay.rows import START, Position
 
@@ -14,7 +15,8 @@ class Schedule:
     wait behind a failed one are passed once in a while and not each time. Only a look at the oldest finds rows that committed late.
     """
 
-    def __init__(self, sweep_interval_s: float) -> None:
+    def __init__(self, sweep_interval_s: float, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
         self._sweep_interval_s = sweep_interval_s
         self._change = threading.Condition()
         self._taken = False
@@ -37,7 +39,7 @@ class Schedule:
         """Wait for this worker's turn to look. Where to start, or None when the relay ends. `done` must follow."""
         with self._change:
             while not self._ended:
-                now = time.monotonic()
+                now = self._clock()
                 if now >= self._look_at:
                     self._wanted = True
                 if not self._taken and not self._kafka_away and (self._wanted or self._beyond):
@@ -54,7 +56,7 @@ class Schedule:
             if not (self._interrupted and beyond):
                 self._beyond = beyond
             if look_in_s is not None:
-                self._look_at = min(self._look_at, time.monotonic() + look_in_s)
+                self._look_at = min(self._look_at, self._clock() + look_in_s)
             self._change.notify()
 
     def kafka_away(self) -> bool:

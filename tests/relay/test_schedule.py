@@ -1,7 +1,6 @@
 """When a worker's turn to look comes, and where it starts."""
 
 import threading
-import time
 from collections.abc import Callable
 
 from connectors.outbox_relay import schedule
@@ -9,6 +8,15 @@ from connectors.outbox_relay.rows import START, Position
 from tests import stack
 
 FAR, FARTHER = Position("2026-01-01", 1), Position("2026-01-02", 2)
+
+
+class Clock:
+    """A clock that a test moves."""
+
+    now = 1000.0
+
+    def __call__(self) -> float:
+        return self.now
 
 
 def _aside(work: Callable[[], object]) -> tuple[threading.Thread, list[object]]:
@@ -30,11 +38,14 @@ def test_a_look_begins_at_the_oldest_row_and_goes_on_where_it_left_rows() -> Non
 
 def test_a_hint_interrupts_a_walk_and_does_not_end_it() -> None:
     """A hint during a walk gives a look at the oldest rows, after which the walk goes on from where it was."""
-    turns = schedule.Schedule(sweep_interval_s=3600)
+    clock = Clock()
+    turns = schedule.Schedule(sweep_interval_s=3600, clock=clock)
     turns.turn()
     turns.done(FARTHER)
-    time.sleep(schedule.FRONT_INTERVAL_S)
     turns.wake()
+    assert turns.turn() == FARTHER
+    turns.done(FARTHER)
+    clock.now += schedule.FRONT_INTERVAL_S
     assert turns.turn() == START
     turns.done(FAR)
     assert turns.turn() == FARTHER
@@ -79,15 +90,16 @@ def test_nobody_looks_while_kafka_is_away() -> None:
 
 
 def test_looks_at_the_oldest_rows_become_rarer_while_they_find_nothing() -> None:
-    """During a walk, a look at the oldest rows that finds all of them held by others is not repeated at once, hint or not."""
-    turns = schedule.Schedule(sweep_interval_s=3600)
+    """During a walk, a look at the oldest rows that finds all of them held by others is put off, hint or not, for longer each time."""
+    clock = Clock()
+    turns = schedule.Schedule(sweep_interval_s=3600, clock=clock)
     turns.turn()
     turns.done(FARTHER)
-    for pause_s in (schedule.FRONT_INTERVAL_S, schedule.FRONT_INTERVAL_S * 2, schedule.FRONT_INTERVAL_S * 4):
+    for pause_s in (0.1, 0.2, 0.4, 0.8, 1.0, 1.0):
         turns.wake()
-        time.sleep(pause_s)
-        assert turns.turn() == START
-        turns.done(FAR, found=False)
-        turns.wake()
+        clock.now += pause_s - 0.01
         assert turns.turn() == FARTHER
         turns.done(FARTHER)
+        clock.now += 0.02
+        assert turns.turn() == START
+        turns.done(FAR, found=False)
