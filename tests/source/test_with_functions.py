@@ -15,7 +15,7 @@ from tests.source import sinks
 from tests.source.conftest import Group, StartSource
 
 
-def test_L13_a_killed_function_and_a_poison_record(  # noqa: PLR0917  fixtures
+def test_L13_a_killed_function_and_a_poison_record(
     kafka_brokers: str,
     make_topic: MakeTopic,
     database: stack.TestDatabase,
