@@ -104,7 +104,7 @@ class Sink:
         self.healthy = True
         self.requests: list[Request] = []
         self.health_checks: list[float] = []
-        self.in_flight = 0
+        self.open: list[Request] = []
         self.in_flight_max = 0
         self.port = 0
         self._loop = asyncio.new_event_loop()
@@ -117,6 +117,10 @@ class Sink:
     @property
     def url(self) -> str:
         return f"http://127.0.0.1:{self.port}"
+
+    @property
+    def in_flight(self) -> int:
+        return len(self.open)
 
     @property
     def events(self) -> list[Event]:
@@ -182,14 +186,14 @@ class Sink:
             self.health_checks.append(time.monotonic())
             return OK if self.healthy else away()
         self.requests.append(request)
-        self.in_flight += 1
+        self.open.append(request)
         self.in_flight_max = max(self.in_flight, self.in_flight_max)
         try:
             reply = self.script(request)
             await asyncio.sleep(reply.after_s)
             return reply
         finally:
-            self.in_flight -= 1
+            self.open.remove(request)
 
 
 def _structured(element: dict[str, Any]) -> Event:

@@ -68,14 +68,15 @@ def test_D01_a_rebalance_loses_nothing_and_repeats_next_to_nothing(
 
 
 def test_L03_a_revoke_waits_for_what_is_in_flight_and_commits_it(wide: Group, start_source: StartSource) -> None:
-    """The new owner begins behind what the old one had in flight at the revoke."""
-    wide.sink.script = sinks.each(lambda _: sinks.Reply(200, {"outcome": "done"}, after_s=1.0))
+    """The new owner begins behind what the old one, which goes on, had in flight at the revoke."""
+    wide.sink.script = sinks.each(lambda _: sinks.Reply(200, {"outcome": "done"}, after_s=3.0))
     for partition in range(PARTITIONS):
         wide.produce(b"1", partition=partition)
-    first = start_source(wide, flight=PARTITIONS)
+    settings = {"shutdown_timeout": 20.0}
+    first = start_source(wide, flight=PARTITIONS, settings=settings)
     stack.eventually(lambda: len(wide.sink.events) == PARTITIONS, "all in flight")
-    first.stop()
-    start_source(wide)
+    second = start_source(wide, settings=settings)
+    stack.eventually(lambda: len(owns(first)) == len(owns(second)) == PARTITIONS // 2, "shared partitions")
     for partition in range(PARTITIONS):
         wide.wait_committed(1, partition)
     assert len(wide.sink.events) == PARTITIONS
