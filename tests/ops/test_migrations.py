@@ -18,39 +18,54 @@ from tests.ops import commands
 UPGRADE = "import sys; from ops import migrations; migrations.upgrade(sys.argv[1], create_roles=True)"
 TABLES = {
     "assembly_inbox_events",
+    "dlq_history",
+    "dlq_letters",
+    "dlq_positions",
+    "dlq_run_items",
+    "dlq_runs",
     "notification_inbox_events",
     "order_idempotency_keys",
     "order_inbox_events",
     "order_items",
     "order_outbox_events",
     "orders",
+    "parked_events",
 }
 # What a role's SQL needs, and one thing each that is not its own. `{id}` is new each time.
 INBOX = """INSERT INTO {0}_inbox_events (event_id, event_type, occurred_at, order_id) VALUES ('{{id}}', 't', now(), 'o')
            ON CONFLICT (event_id) DO NOTHING RETURNING event_id"""
 OUTBOX = """INSERT INTO order_outbox_events (event_id, event_type, occurred_at, aggregate_id, payload, topic, producer)
             VALUES ('{id}', 't', now(), 'o', '', 't', 'p') ON CONFLICT (event_id) DO NOTHING"""
+LETTER = """INSERT INTO dlq_letters
+                (letter_id, consumer, topic, reason, error_code, error_message, fingerprint, failed_at, last_failed_at, value)
+            VALUES ('{id}', 'c', 't', 'refused', 'e', '', 'f', now(), now(), '') ON CONFLICT (letter_id) DO NOTHING RETURNING letter_id"""
+PARKED = """INSERT INTO parked_events (consumer, letter_key, event_id, event_type, order_id, occurred_at, payload)
+            SELECT 'c', 'k', '{id}', 't', 'o', now(), '' WHERE NOT EXISTS (
+                SELECT FROM dlq_letters WHERE consumer = 'c' AND letter_key = 'k' AND state = 'open') ON CONFLICT DO NOTHING"""
+HISTORY = "INSERT INTO dlq_history (letter_id, at, what, who) VALUES ('{id}', now(), 'failed again', 'dlq_router')"
 ORDER = "INSERT INTO orders (id, user_id, status) VALUES ('{id}', 'u', 'paid')"
 CLAIMED = """INSERT INTO notification_inbox_events AS n (event_id, event_type, occurred_at, order_id, status)
              VALUES ('{id}', 't', now(), 'o', 'claimed')
              ON CONFLICT (event_id) DO UPDATE SET attempts = n.attempts + 1 RETURNING event_id"""
 ALLOWED = {
     "orderflow_orders": [ORDER, "SELECT * FROM orders JOIN order_items ON order_id = id", "DELETE FROM order_idempotency_keys", OUTBOX],
-    "orderflow_order": [INBOX.format("order"), "UPDATE orders SET status = 'assembled' WHERE id = ANY('{}') AND status = 'paid'"],
-    "orderflow_assembly": [INBOX.format("assembly"), OUTBOX],
-    "orderflow_notification": [CLAIMED, "UPDATE notification_inbox_events SET status = 'sent', processed_at = now()"],
-    "orderflow_dlq": [OUTBOX],
+    "orderflow_order": [INBOX.format("order"), "UPDATE orders SET status = 'assembled' WHERE id = ANY('{}') AND status = 'paid'", PARKED],
+    "orderflow_assembly": [INBOX.format("assembly"), OUTBOX, PARKED],
+    "orderflow_notification": [CLAIMED, "UPDATE notification_inbox_events SET status = 'sent', processed_at = now()", PARKED],
+    "orderflow_dlq": [OUTBOX, LETTER, HISTORY, "UPDATE dlq_letters SET times = times + 1", "SELECT count(*) FROM parked_events"],
     "orderflow_relay": ["SELECT payload FROM order_outbox_events FOR UPDATE SKIP LOCKED", "UPDATE order_outbox_events SET status = 'sent'"],
 }
 REFUSED = {
-    "orderflow_orders": [INBOX.format("order"), "UPDATE orders SET status = 'paid'", "SELECT payload FROM order_outbox_events"],
-    "orderflow_order": [ORDER, "UPDATE orders SET user_id = 'x'", "SELECT * FROM order_items", OUTBOX],
+    "orderflow_orders": [INBOX.format("order"), LETTER, "UPDATE orders SET status = 'paid'", "SELECT payload FROM order_outbox_events"],
+    "orderflow_order": [ORDER, "UPDATE orders SET user_id = 'x'", "SELECT * FROM order_items", OUTBOX, "SELECT value FROM dlq_letters"],
     "orderflow_assembly": ["SELECT * FROM orders", "UPDATE order_outbox_events SET status = 'sent'", INBOX.format("order")],
     "orderflow_notification": ["SELECT * FROM orders", OUTBOX, "DELETE FROM notification_inbox_events"],
     "orderflow_dlq": [
         "SELECT payload FROM order_outbox_events",
         "SELECT * FROM notification_inbox_events",
         "DELETE FROM order_outbox_events",
+        "DELETE FROM dlq_letters",
+        "DELETE FROM dlq_history",
     ],
     "orderflow_relay": [OUTBOX, "DELETE FROM order_outbox_events", "UPDATE order_outbox_events SET payload = ''", "SELECT * FROM orders"],
 }
@@ -86,7 +101,7 @@ def test_a_migrated_database_has_every_table_and_a_repeat_changes_nothing(databa
     migrations.upgrade(database.dsn(), create_roles=True)
     assert _tables(database) == TABLES
     assert database.run("SELECT id FROM orders") == [["o"]]
-    assert database.run("SELECT version_num FROM alembic_version") == [["0001"]]
+    assert database.run("SELECT version_num FROM alembic_version") == [["0002"]]
 
 
 def test_a_missing_role_is_named_with_the_ways_to_make_it(private_postgres: Callable[..., stack.PostgresServer]) -> None:
