@@ -16,7 +16,7 @@ _AWAY = frozenset({401, 403, 404, 405, 408, 409, 429, 503})
 _LOST = frozenset({502, 504})
 # What one entry of a batch's results may say; anything else makes the whole answer unreadable.
 _ENTRY = frozenset({200, 409, 429, 500, 503}) | _AT_FAULT
-_DONE_OUTCOMES = frozenset({"done", "duplicate"})
+_OUTCOME_BYTES_MAX = 4096
 
 
 class Kind(enum.Enum):
@@ -57,6 +57,10 @@ class _Results(msgspec.Struct):
     results: list[_Entry]
 
 
+class _Outcome(msgspec.Struct):
+    outcome: str | None = None
+
+
 class _Problem(msgspec.Struct):
     code: str | None = None
     detail: str | None = None
@@ -65,6 +69,18 @@ class _Problem(msgspec.Struct):
 
 _results = msgspec.json.Decoder(_Results)
 _problem = msgspec.json.Decoder(_Problem)
+_outcome = msgspec.json.Decoder(_Outcome)
+
+
+def of_single(response: httpx.Response) -> Answer:
+    """The answer to one event. Any 2xx is done, and one that says so a duplicate."""
+    answer = of(response)
+    if answer is not DONE or len(response.content) > _OUTCOME_BYTES_MAX:
+        return answer
+    try:
+        return DUPLICATE if _outcome.decode(response.content).outcome == "duplicate" else DONE
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+        return DONE
 
 
 def of(response: httpx.Response) -> Answer:

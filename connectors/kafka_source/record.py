@@ -72,7 +72,7 @@ class Envelope:
         """The record as one request: binary mode, or structured where HTTP headers could not carry its attributes unchanged."""
         attributes, data = self._read(record)
         if not all(_HEADER_TEXT.fullmatch(text) for text in attributes.values()):
-            return [(b"content-type", _STRUCTURED.encode())], self.element(record)
+            return [(b"content-type", _STRUCTURED.encode())], self.careful_element(record)
         headers = [(b"Prefer", b"reply"), (b"Kn-Namespace", self._source.namespace.encode())]
         for name, text in attributes.items():
             key = {"datacontenttype": "content-type", "traceparent": "traceparent"}.get(name, f"ce-{name}")
@@ -98,8 +98,9 @@ class Envelope:
         else:
             attributes = self._plain(record, content_type, get("traceparent"), headers)
         attributes.update(self._extensions)
-        attributes["knativekafkapartition"] = record.partition.number_text
-        attributes["knativekafkaoffset"] = str(record.offset)
+        if record.partition.number_text:  # a dead letter's record may have lain nowhere that is known
+            attributes["knativekafkapartition"] = record.partition.number_text
+            attributes["knativekafkaoffset"] = str(record.offset)
         return attributes, data
 
     def _learn(self, name: str) -> str:

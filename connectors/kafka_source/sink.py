@@ -49,7 +49,7 @@ class Sink:
             response = await self._post(_BATCH, b"[" + b",".join(elements) + b"]")
             return response if isinstance(response, answers.Answer) else answers.of_batch(response, len(group))
         response = await self._post(*self.envelope.request(group[0]))
-        return response if isinstance(response, answers.Answer) else answers.of(response)
+        return response if isinstance(response, answers.Answer) else answers.of_single(response)
 
     async def healthy(self) -> bool:
         """Whether GET /health answers 200."""

@@ -41,7 +41,7 @@ class Letter:
 
 def write(record: Failed, consumer: str, *, now: datetime, bytes_max: int) -> Letter:
     """The letter about `record`, which failed for the consumer group `consumer`; at most `bytes_max` bytes of it on its topic."""
-    seen = _Seen.of(record)
+    seen = Seen.of(record)
     letter_id = identity(record, consumer)
     code = failed.DEPENDENCY_AWAY if record.reason == failed.DEPENDENCY_AWAY else escaped(record.code, 64)
     message = record.detail if code == record.code else f"{record.code}: {record.detail}"
@@ -137,7 +137,7 @@ def unpack(packed: bytes) -> Headers:
 
 
 @dataclass(frozen=True, slots=True)
-class _Seen:
+class Seen:
     """What a record tells of the event in it."""
 
     event_type: str | None
@@ -146,7 +146,7 @@ class _Seen:
     traceparent: str | None
 
     @classmethod
-    def of(cls, record: Failed) -> "_Seen":
+    def of(cls, record: Failed) -> "Seen":
         """Payload first, then the CloudEvent around it; nothing that is not a proper id."""
         headers = {name.lower(): value.decode("utf-8", "replace") for name, value in record.headers if value is not None}
         payload = failed.parsed(record.value)
