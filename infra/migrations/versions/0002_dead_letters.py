@@ -73,7 +73,8 @@ _HISTORY = """
     CREATE UNIQUE INDEX dlq_history_written ON dlq_history (letter_id, at) WHERE what = 'failed again' AND run_id IS NULL;
 """
 
-# `open` is true while the run is open and the item has no result: so a letter belongs to one open run at most.
+# `open` is true while the run is open and the item has no result: so a letter belongs to one open run at most. Items of one consumer
+# and lane are sent in the order of `n`. `item` is the record of an event that is no letter's, as long as it is needed.
 _RUNS = """
     CREATE TABLE dlq_runs (
         run_id text PRIMARY KEY,
@@ -94,6 +95,8 @@ _RUNS = """
         letter_id text,
         item bytea,
         consumer text NOT NULL,
+        lane text,
+        event_id text,
         status text NOT NULL DEFAULT 'selected'
             CHECK (status IN ('selected', 'sent', 'done', 'duplicate', 'failed_again', 'skipped')),
         code text,
