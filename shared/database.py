@@ -19,7 +19,7 @@ from typing import Any, TypeVar
 import pg8000.exceptions
 import pg8000.native
 
-from shared import errors, literals
+from shared import errors, literals, sqlstate
 from shared.address import Address
 from shared.config import Settings
 
@@ -65,7 +65,7 @@ class _Connection:
         except errors.Bug:
             raise
         except pg8000.exceptions.DatabaseError as exc:
-            if _state(exc) in _STATEMENT_STALE:
+            if _state(exc) in sqlstate.STALE:
                 self.close()
             raise _translated(exc) from exc
         except Exception as exc:
@@ -246,36 +246,8 @@ def connect(consumer: str, settings: Settings, application: str) -> Database:
     return Database(settings.postgres_dsn(consumer), settings=settings, application=application)
 
 
-_STATEMENT_STALE = frozenset({"0A000", "26000"})  # a migration changed what a prepared statement gives back: prepare it anew
-_SETTINGS_AT_FAULT = {
-    "42P01": "schema",
-    "42703": "schema",
-    "3F000": "schema",
-    "3D000": "schema",
-    "42501": "permission",
-    "28000": "permission",
-}
-
-
 def _translated(exc: pg8000.exceptions.DatabaseError) -> errors.OrderflowError:
-    """An error of the server in our terms, by its SQLSTATE (PostgreSQL documentation, appendix A)."""
-    state, message = _state(exc), _message(exc)
-    if state.startswith("22"):
-        return errors.Refused(message, code="value_error")
-    if state.startswith("23"):
-        return errors.Refused(message, code="constraint")
-    if state == "55P03":
-        return errors.Busy("another transaction holds what this event needs", code="locked")
-    if state in {"40001", "40P01"}:
-        return errors.Conflict(message)
-    if state == "57014":
-        return errors.Unavailable(message, code="statement_timeout")
-    if state in _SETTINGS_AT_FAULT:
-        log.error("the database is not as this process needs it", extra={"sqlstate": state, "reason": message})
-        return errors.Unavailable(f"the database is not set up for this: {message}", code=_SETTINGS_AT_FAULT[state])
-    if state[:2] in {"42", "P0"}:
-        return errors.Bug(message, code="statement")
-    return errors.Unavailable(message, code="database_away")
+    return sqlstate.failure(_state(exc), _message(exc))
 
 
 def _state(exc: pg8000.exceptions.DatabaseError) -> str:
