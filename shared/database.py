@@ -6,7 +6,6 @@ earlier one. So such a connection is closed, and parameters are turned into text
 
 import asyncio
 import contextlib
-import logging
 import select
 import socket
 import threading
@@ -22,8 +21,6 @@ import pg8000.native
 from shared import errors, literals, sqlstate
 from shared.address import Address
 from shared.config import Settings
-
-log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 Row = list[Any]
