@@ -141,7 +141,7 @@ def hand_over(router: Router, request: httpx.Request, path: str = PATH, **header
     return router.http.send(sent)
 
 
-def test_l02_a_cut_body_becomes_a_letter_that_holds_the_bytes(router: Router) -> None:
+def test_L02_a_cut_body_becomes_a_letter_that_holds_the_bytes(router: Router) -> None:
     """Truncated JSON is nobody's order: the letter has it byte for byte, under the record's own key."""
     cut = json.dumps(controls.paid()).encode()[:-20]
     key, told = only(router, router.fail(value=b64(cut), headers=[["a", None], ["a", b64(b"\x00")]]))
@@ -163,7 +163,7 @@ def test_a_letters_key_is_the_order_id(router: Router) -> None:
     assert (told["event_id"], told["event_type"], told["order_id"]) == (order["event_id"], TOPIC, order["order_id"])
 
 
-def test_o14_a_tombstone_is_a_letter_too(router: Router) -> None:
+def test_O14_a_tombstone_is_a_letter_too(router: Router) -> None:
     """Null stays null, with and without a key; an empty value stays empty."""
     for key, value in ((b64(b"k1"), None), (None, None), (None, "")):
         _, told = only(router, router.fail(key=key, value=value, offset=100))
@@ -199,7 +199,7 @@ def test_a_plain_record_comes_back_exactly_through_a_kafkasource(router: Router)
     assert (told["original_value"], told["original_exact"]) == (None, True)
 
 
-def test_o13_an_offset_above_two_to_the_31_is_kept(router: Router) -> None:
+def test_O13_an_offset_above_two_to_the_31_is_kept(router: Router) -> None:
     """From a KafkaSource's header, from a structured event's text, and from our source's number."""
     big = 3_000_000_000
     _, told = only(router, hand_over(router, event(b"{}", knativekafkaoffset=str(big))))
@@ -211,7 +211,7 @@ def test_o13_an_offset_above_two_to_the_31_is_kept(router: Router) -> None:
     assert told["original_offset"] == big
 
 
-def test_o15_events_without_a_content_type_or_with_odd_extensions_become_letters(router: Router) -> None:
+def test_O15_events_without_a_content_type_or_with_odd_extensions_become_letters(router: Router) -> None:
     """Neither is needed to read the event."""
     request = event(b"v", n="7", flag="true")
     assert "content-type" not in request.headers
@@ -241,7 +241,7 @@ def test_a_wrong_path_loses_nothing(router: Router, process: stack.Process) -> N
     assert router.http.get(PATH).headers["allow"] == "POST"
 
 
-def test_l06_an_error_text_of_any_kind_makes_a_letter(router: Router) -> None:
+def test_L06_an_error_text_of_any_kind_makes_a_letter(router: Router) -> None:
     """CRLF, NUL, emoji, HTML and 2 MB of it: bounded and escaped."""
     text = "<b>\r\nX-Injected: 1\r\n\x00\U0001f4a5</b>" * 60_000
     _, told = only(router, router.fail(detail=text, offset=61))
@@ -252,7 +252,7 @@ def test_l06_an_error_text_of_any_kind_makes_a_letter(router: Router) -> None:
     assert told["error_message"].isprintable()
 
 
-def test_l06_a_record_at_the_brokers_limit_has_its_letter(router: Router, make_topic: conftest.MakeTopic) -> None:
+def test_L06_a_record_at_the_brokers_limit_has_its_letter(router: Router, make_topic: conftest.MakeTopic) -> None:
     """The largest record that the source topic takes, with the longest error text, comes back exactly from its letter."""
     topic = make_topic(1, {"max.message.bytes": str(SOURCE_BYTES_MAX)})
     value = b"\xff" * (SOURCE_BYTES_MAX - 200)
@@ -266,7 +266,7 @@ def test_l06_a_record_at_the_brokers_limit_has_its_letter(router: Router, make_t
     assert letter.original(told) == (b"key", value, ())
 
 
-def test_l06_d13_a_record_that_fails_fifty_times_is_one_letter(router: Router) -> None:
+def test_L06_D13_a_record_that_fails_fifty_times_is_one_letter(router: Router) -> None:
     """The topic may hold it more than once; its id is the same, so it counts once."""
     with ThreadPoolExecutor(10) as sources:
         answers = list(sources.map(lambda n: router.fail(offset=63, attempts=n, detail=f"try {n}"), range(50)))
@@ -275,7 +275,7 @@ def test_l06_d13_a_record_that_fails_fifty_times_is_one_letter(router: Router) -
     assert sum(told["letter_id"] in ids for _, told in router.letters()) == 50
 
 
-def test_l08_each_record_has_a_letter_of_its_own(router: Router) -> None:
+def test_L08_each_record_has_a_letter_of_its_own(router: Router) -> None:
     """200 at once: every one is there, and counted."""
     with ThreadPoolExecutor(20) as sources:
         answers = list(sources.map(lambda n: router.fail(offset=10_000 + n, code="counted"), range(200)))
@@ -286,13 +286,13 @@ def test_l08_each_record_has_a_letter_of_its_own(router: Router) -> None:
     assert wanted in router.http.get("/metrics").text
 
 
-def test_o08_a_dead_letter_topic_may_have_fewer_partitions(router: Router) -> None:
+def test_O08_a_dead_letter_topic_may_have_fewer_partitions(router: Router) -> None:
     """Source partition 5 of 6, dead-letter topic of 2: the key decides, not the source's partition."""
     _, told = only(router, router.fail(partition=5))
     assert told["original_partition"] == 5
 
 
-def test_l05_a_topic_that_is_missing_gets_no_2xx_unless_the_outbox_holds_the_letter(
+def test_L05_a_topic_that_is_missing_gets_no_2xx_unless_the_outbox_holds_the_letter(
     start_function: conftest.StartFunction, database: stack.TestDatabase, kafka: stack.KafkaServer, reach: Callable[..., Router]
 ) -> None:
     """Without PostgreSQL 503; with it the outbox row; and once the topic is there, Kafka again."""
@@ -323,7 +323,7 @@ def held_in_outbox(answer: httpx.Response, database: stack.TestDatabase, topic: 
     assert letter.original(json.loads(payload)) == (b"k", b"{", ())
 
 
-def test_l05_a_topic_without_permission_gets_no_2xx_unless_the_outbox_holds_the_letter(
+def test_L05_a_topic_without_permission_gets_no_2xx_unless_the_outbox_holds_the_letter(
     start_function: conftest.StartFunction,
     database: stack.TestDatabase,
     private_kafka: Callable[..., stack.KafkaServer],
@@ -344,7 +344,7 @@ def test_l05_a_topic_without_permission_gets_no_2xx_unless_the_outbox_holds_the_
     held_in_outbox(answer, database, topic)
 
 
-def test_l05_while_kafka_is_away_the_outbox_holds_each_letter_once(
+def test_L05_while_kafka_is_away_the_outbox_holds_each_letter_once(
     start_function: conftest.StartFunction,
     private_kafka: Callable[..., stack.KafkaServer],
     private_postgres: Callable[..., stack.PostgresServer],

@@ -111,7 +111,7 @@ def test_every_field_is_there() -> None:
     """A refused order: where it lay, what was wrong, and what it was about."""
     payload = controls.paid(event_id="e-1", order_id="o-1")
     headers = [["traceparent", b64(controls.TRACEPARENT.encode())]]
-    made, told = write(read_ours(body(json.dumps(payload).encode(), key=b64(b"k"), headers=headers)))
+    made, told = write(read_ours(body(json.dumps(payload).encode(), key=b64(b"k"), headers=headers, place="amount")))
     assert made.key == b"o-1"
     assert told == {
         "letter_id": made.letter_id,
@@ -127,6 +127,7 @@ def test_every_field_is_there() -> None:
         "error_code": "invalid_event",
         "error_message": "amount: missing",
         "error_status": 422,
+        "place": "amount",
         "reason": "refused",
         "attempts": 1,
         "failed_at": "2026-11-24T12:00:00Z",
@@ -166,7 +167,7 @@ def test_the_letter_id_is_that_of_record_and_consumer() -> None:
     ],
     ids=["value", "key", "both", "a header for every two bytes", "a name of control characters", "a header's value"],
 )
-def test_l06_a_record_at_the_brokers_limit_has_a_letter_within_its_own(key: int, value: int, headers: list[list[Any]]) -> None:
+def test_L06_a_record_at_the_brokers_limit_has_a_letter_within_its_own(key: int, value: int, headers: list[list[Any]]) -> None:
     """Whatever the record's bytes are, its letter fits the dead-letter topic, and gives them back."""
     detail = "\U0001f4a5\x00\r\n" * 500_000
     sent = body(b"\xff" * value, key=b64(b"\xee" * key), headers=headers, detail=detail)
@@ -178,7 +179,7 @@ def test_l06_a_record_at_the_brokers_limit_has_a_letter_within_its_own(key: int,
 
 
 @given(st.text(st.characters(codec=None)), st.integers(16, 200))
-def test_l06_an_error_text_of_any_characters_is_bounded_and_printable(text: str, bytes_max: int) -> None:
+def test_L06_an_error_text_of_any_characters_is_bounded_and_printable(text: str, bytes_max: int) -> None:
     """No control character and no half of a surrogate pair is left, and the JSON form keeps to its bytes."""
     shown = letter.escaped(text, bytes_max)
     assert shown.isprintable()
@@ -209,7 +210,7 @@ def test_a_kafkasource_letter_tells_an_outage_from_a_fault(status: str | None, a
     assert ("amount" in told["error_message"]) == (answer is not None)
 
 
-def test_o15_events_without_a_content_type_or_with_whole_numbers_as_extensions_become_letters() -> None:
+def test_O15_events_without_a_content_type_or_with_whole_numbers_as_extensions_become_letters() -> None:
     """In structured mode too, where an extension may be a JSON number or boolean."""
     event = {"specversion": "1.0", "id": "e", "type": "t", "source": "/s", "knativekafkaoffset": 5, "flag": True, "n": 7, "data": {"a": 1}}
     record = failed.read(TOPIC, [(b"content-type", failed.STRUCTURED.encode())], json.dumps(event).encode())

@@ -45,7 +45,7 @@ def test_L10_a_row_that_commits_late_is_not_passed_over(
     assert seqs == [["early"], [later]]
 
 
-def test_O2_an_older_row_that_commits_late_waits_for_the_one_in_flight(outbox: Outbox) -> None:
+def test_O02_an_older_row_that_commits_late_waits_for_the_one_in_flight(outbox: Outbox) -> None:
     """While a key's row is in flight, an older one of that key that appears is not claimed by anybody; afterwards it is."""
     in_flight = outbox.add("t", b"key")
     relay = database.Database(outbox.made.dsn("orderflow_relay"), settings=config.Settings(), application="test")

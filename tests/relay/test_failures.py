@@ -24,7 +24,7 @@ def _in_flight(outbox: Outbox, kafka: stack.KafkaServer, topic: str) -> str:
     return event_id
 
 
-def test_O3_a_row_that_cannot_be_sent_holds_up_its_own_key_only(
+def test_O03_a_row_that_cannot_be_sent_holds_up_its_own_key_only(
     outbox: Outbox, start_relay: StartRelay, kafka_brokers: str, make_topic: MakeTopic
 ) -> None:
     """A record that is too large is set aside with its error; its batch neighbours go out, its followers wait for a decision."""
@@ -112,7 +112,7 @@ def test_a_topic_that_is_made_in_time_loses_nothing(
     assert outbox.made.run("SELECT DISTINCT attempts FROM order_outbox_events") == [[1]]
 
 
-def test_O1_a_broker_that_is_away_uses_no_attempts_and_keeps_the_order(
+def test_O01_a_broker_that_is_away_uses_no_attempts_and_keeps_the_order(
     outbox: Outbox, start_relay: StartRelay, private_kafka: Callable[..., stack.KafkaServer]
 ) -> None:
     """While the broker is frozen or down rows wait with no attempt counted; afterwards all go out, each key in order."""
@@ -161,7 +161,7 @@ def test_L19_a_relay_killed_before_the_report_leaves_the_row_pending(
     assert event_id in conftest.ids(conftest.records(kafka.brokers, topic, 2))
 
 
-def test_D6_a_relay_killed_between_publish_and_mark_publishes_again_with_the_same_id(
+def test_D06_a_relay_killed_between_publish_and_mark_publishes_again_with_the_same_id(
     outbox: Outbox, start_relay: StartRelay, private_kafka: Callable[..., stack.KafkaServer]
 ) -> None:
     """kill -9 after Kafka's report and before the mark: the next relay publishes the record again, under the same event id."""
@@ -187,7 +187,7 @@ def test_D6_a_relay_killed_between_publish_and_mark_publishes_again_with_the_sam
     assert found[1].value() == found[2].value()
 
 
-def test_O1_order_holds_when_a_replica_is_killed(
+def test_O01_order_holds_when_a_replica_is_killed(
     outbox: Outbox, start_relay: StartRelay, kafka_brokers: str, make_topic: MakeTopic
 ) -> None:
     """kill -9 of one of two relays amid 4,000 rows: nothing is lost, and no key's row comes before an older one."""

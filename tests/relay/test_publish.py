@@ -38,7 +38,7 @@ def test_a_key_of_any_length_is_published(outbox: Outbox, start_relay: StartRela
     assert conftest.by_key(conftest.records(kafka_brokers, topic, 3)) == {key: [b"0", b"1", b"2"]}
 
 
-def test_D5_four_relays_publish_each_row_once(outbox: Outbox, start_relay: StartRelay, kafka_brokers: str, make_topic: MakeTopic) -> None:
+def test_D05_four_relays_publish_each_row_once(outbox: Outbox, start_relay: StartRelay, kafka_brokers: str, make_topic: MakeTopic) -> None:
     """Four relays on 10,000 rows claim each row once, and one key's rows stay in order."""
     topic = make_topic(8)
     outbox.add_many(topic, keys=2000, of_each=5)
