@@ -32,6 +32,7 @@ class DeadLetter(BaseModel):
     error_code: str
     error_message: Annotated[str, Field(description="Bounded; whatever does not print is escaped.")]
     error_status: Annotated[int | None, Field(description="The last HTTP status; null when there was no answer.")]
+    place: Annotated[str | None, Field(description="Of a bug its class and line, of a refusal the fields.")] = None
     reason: Literal["refused", "out_of_retries", "dependency_away"]
     attempts: int | None
     failed_at: AwareDatetime

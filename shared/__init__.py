@@ -3,14 +3,18 @@
 config      every setting, read once from the environment
 logs        one line per fact, text on a terminal and JSON elsewhere
 errors      the tree of failures; each knows its HTTP status
+failures    what a handler raised, as an error of ours
 events      the facts that travel: frozen, validated, each made from the last
 topics      contracts/topics.yaml: topics, consumers, dead-letter topics
 cloudevent  an HTTP request, read as CloudEvents in any of their modes
+letters     a dead letter as the index and the consumers know it
 problem     a failure as problem+json (RFC 9457)
 address     where a DSN points, and how a connection there behaves
 literals    Python values as PostgreSQL's text literals
+sqlstate    what PostgreSQL's error codes mean here
 database    PostgreSQL: connections, transactions, errors translated at one border
 inbox       the claim that makes a repeated event have no second effect
+letters_index  the index of dead letters in PostgreSQL
 outbox      events staged in the transaction that caused them
 grouping    deliveries that arrive together share a transaction
 lease       the inbox of a function whose effect lies outside the database

@@ -52,6 +52,8 @@ def _entry(outcome: Outcome) -> dict[str, object]:
         return {"status": 200, "outcome": outcome}
     entry: dict[str, object] = {"status": outcome.status, "outcome": outcome.outcome, "code": outcome.code}
     entry["detail"] = problem.bounded(outcome.detail)
+    if outcome.place:
+        entry["place"] = problem.bounded(outcome.place, problem.PLACE_BYTES_MAX)
     if outcome.retry_after_s is not None:
         entry["retry_after_s"] = round(outcome.retry_after_s, 3)
     return entry

@@ -244,15 +244,20 @@ def connect(consumer: str, settings: Settings, application: str) -> Database:
 
 
 def _translated(exc: pg8000.exceptions.DatabaseError) -> errors.OrderflowError:
-    return sqlstate.failure(_state(exc), _message(exc))
+    return sqlstate.failure(_state(exc), _message(exc), str(_facts(exc).get("n", "")))
 
 
 def _state(exc: pg8000.exceptions.DatabaseError) -> str:
-    facts = exc.args[0] if exc.args else None
-    return str(facts.get("C", "")) if isinstance(facts, dict) else ""
+    return str(_facts(exc).get("C", ""))
 
 
 def _message(exc: pg8000.exceptions.DatabaseError) -> str:
     # Without D, the detail: it repeats the row's values.
+    facts = _facts(exc)
+    return f"{facts.get('M', 'error')} ({facts.get('C', '?')})" if facts else str(exc)
+
+
+def _facts(exc: pg8000.exceptions.DatabaseError) -> dict[str, Any]:
+    """The fields of the server's message by their letters: C is the SQLSTATE, M the text, n the constraint."""
     facts = exc.args[0] if exc.args else None
-    return f"{facts.get('M', 'error')} ({facts.get('C', '?')})" if isinstance(facts, dict) else str(exc)
+    return facts if isinstance(facts, dict) else {}

@@ -11,7 +11,6 @@ import functools
 import logging
 import threading
 import time
-import traceback
 from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 from typing import Any, Protocol, cast
@@ -19,7 +18,7 @@ from typing import Any, Protocol, cast
 from starlette.requests import Request
 from starlette.responses import Response
 
-from shared import answer, cloudevent, config, database, errors, events, grouping, inbox, lease, outbox, server, telemetry
+from shared import answer, cloudevent, config, database, errors, events, failures, grouping, inbox, lease, outbox, server, telemetry
 from shared.config import Settings
 from shared.database import Transaction
 from shared.grouping import Outcome
@@ -202,7 +201,7 @@ class _Effects:
                 await self._leases.give_back(event, held)
             except errors.OrderflowError:
                 log.warning("the lease could not be given back; it ends by itself", extra=facts)
-            raise _failure(exc) from exc
+            raise failures.of(exc) from exc
         if not await self._leases.mark(event, held):
             log.warning("the effect outlived its lease, so another delivery may repeat it", extra=facts)
             return errors.Busy("its lease ended before its effect did", code="leased")
@@ -213,19 +212,10 @@ def _handled(handler: Handler, ours: Sequence[events.Event], tx: Transaction) ->
     try:
         made = handler(ours, tx)
     except Exception as exc:
-        raise _failure(exc) from exc
+        raise failures.of(exc) from exc
     if not isinstance(made, Sequence) or not all(isinstance(event, events.Event) for event in made):
         raise errors.Bug(f"the handler returned {type(made).__name__}, not a list of events", code="not_events")
     return made
-
-
-def _failure(exc: Exception) -> errors.OrderflowError:
-    """A handler's exception as ours: one of ours as it is, any other a Bug that names its class and place."""
-    if isinstance(exc, errors.OrderflowError):
-        return exc
-    log.error("the handler failed", exc_info=exc)
-    place = traceback.extract_tb(exc.__traceback__)[-1]
-    return errors.Bug(f"{type(exc).__name__} in {Path(place.filename).name}:{place.lineno}: {exc}")
 
 
 def _repeated(event: events.Event, leader: events.Event, outcome: Outcome) -> Outcome:

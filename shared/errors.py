@@ -26,8 +26,9 @@ class OrderflowError(Exception):
     outcome: ClassVar[str] = "failed"
     code = "error"
 
-    def __init__(self, detail: str = "", *, code: str = "", retry_after_s: float | None = None) -> None:
+    def __init__(self, detail: str = "", *, code: str = "", place: str = "", retry_after_s: float | None = None) -> None:
         self.detail = detail or (type(self).__doc__ or "").strip()
+        self.place = place  # of a bug its class and line, of a refusal the fields: what failures of one cause have in common
         self.code = code or type(self).code
         self.retry_after_s = retry_after_s
         super().__init__(self.detail)

@@ -161,11 +161,16 @@ def read(payload: bytes, kinds: Mapping[str, type[Event]]) -> Event:
         kind = _Kind.model_validate_json(payload)
         wanted = kinds.get(kind.event_type)
         if wanted is None:
-            raise errors.Refused(f"event_type: {kind.event_type[:128]!r} is not handled here, only {', '.join(kinds)}", code="unknown_type")
+            raise errors.Refused(
+                f"event_type: {kind.event_type[:128]!r} is not handled here, only {', '.join(kinds)}",
+                code="unknown_type",
+                place="event_type",
+            )
         if kind.event_version not in wanted.VERSIONS:
             raise errors.Refused(
                 f"event_version: {kind.event_version} of {wanted.TYPE} is not supported, only {sorted(wanted.VERSIONS)}",
                 code="unsupported_version",
+                place="event_version",
             )
         return wanted.model_validate_json(payload)
     except ValidationError as exc:
@@ -183,7 +188,9 @@ def _refusal(faults: list[ErrorDetails]) -> errors.Refused:
     named = "; ".join(
         f"{'.'.join(str(part) for part in fault['loc']) or 'payload'}: {fault['msg'].removeprefix('Value error, ')}" for fault in faults[:5]
     )
-    return errors.Refused(named, code="invalid_event")
+    # Every payload's fields are those of its model, so this names no value.
+    fields = sorted({str(fault["loc"][0]) for fault in faults if fault["loc"]})
+    return errors.Refused(named, code="invalid_event", place=" ".join(fields) or "payload")
 
 
 def _text(moment: datetime) -> str:

@@ -11,6 +11,7 @@ from shared import errors
 
 MEDIA_TYPE = "application/problem+json"
 DETAIL_BYTES_MAX = 640  # escaping may make more of it; with the other members the whole body then stays below 1,024 bytes
+PLACE_BYTES_MAX = 128
 
 
 def response(
@@ -23,6 +24,8 @@ def response(
         "code": error.code,
         "detail": bounded(error.detail),
     }
+    if error.place:
+        body["place"] = bounded(error.place, PLACE_BYTES_MAX)
     if faults:
         body["errors"] = list(faults)
     extra = dict(headers or {})

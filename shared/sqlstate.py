@@ -17,12 +17,12 @@ _SETTINGS_AT_FAULT = {
 }
 
 
-def failure(state: str, message: str) -> errors.OrderflowError:
-    """The error that a statement ended with, in our terms."""
+def failure(state: str, message: str, constraint: str = "") -> errors.OrderflowError:
+    """The error that a statement ended with, in our terms; `constraint` is the one that it broke."""
     if state.startswith("22"):
         return errors.Refused(message, code="value_error")
     if state.startswith("23"):
-        return errors.Refused(message, code="constraint")
+        return errors.Refused(message, code="constraint", place=constraint)
     if state == "55P03":
         return errors.Busy("another transaction holds what this event needs", code="locked")
     if state in {"40001", "40P01"}:

@@ -10,6 +10,7 @@ import httpx
 import msgspec
 
 DETAIL_BYTES_MAX = 1024
+PLACE_CHARACTERS_MAX = 128
 RETRY_AFTER_MAX_S = 3600.0
 _AT_FAULT = frozenset({400, 413, 415, 422})
 _AWAY = frozenset({401, 403, 404, 405, 408, 409, 429, 503})
@@ -39,10 +40,13 @@ class Answer:
     detail: str = ""
     retry_after_s: float | None = None
     outcome: str = ""
+    place: str = ""
 
 
 DONE = Answer(Kind.DONE, 200, outcome="done")
 DUPLICATE = Answer(Kind.DONE, 200, outcome="duplicate")
+PARKED = Answer(Kind.DONE, 200, outcome="parked")  # stored by the function, behind an open letter of its key
+_DONE = {answer.outcome: answer for answer in (DONE, DUPLICATE, PARKED)}
 
 
 class _Entry(msgspec.Struct):
@@ -51,6 +55,7 @@ class _Entry(msgspec.Struct):
     code: str | None = None
     detail: str | None = None
     retry_after_s: float | None = None
+    place: str | None = None
 
 
 class _Results(msgspec.Struct):
@@ -65,6 +70,7 @@ class _Problem(msgspec.Struct):
     code: str | None = None
     detail: str | None = None
     title: str | None = None
+    place: str | None = None
 
 
 _results = msgspec.json.Decoder(_Results)
@@ -73,12 +79,12 @@ _outcome = msgspec.json.Decoder(_Outcome)
 
 
 def of_single(response: httpx.Response) -> Answer:
-    """The answer to one event. Any 2xx is done, and one that says so a duplicate."""
+    """The answer to one event. Any 2xx is done, and one that says so a duplicate or parked."""
     answer = of(response)
     if answer is not DONE or len(response.content) > _OUTCOME_BYTES_MAX:
         return answer
     try:
-        return DUPLICATE if _outcome.decode(response.content).outcome == "duplicate" else DONE
+        return _DONE.get(_outcome.decode(response.content).outcome or "", DONE)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
         return DONE
 
@@ -90,8 +96,8 @@ def of(response: httpx.Response) -> Answer:
         return Answer(Kind.LOST, status, "no_answer", f"the platform answered {status} in place of the function")
     if 200 <= status < 300:
         return DONE
-    code, detail = _said(response)
-    return Answer(_kind(status), status, code or f"http_{status}", detail, retry_after_s(response.headers))
+    code, detail, place = _said(response)
+    return Answer(_kind(status), status, code or f"http_{status}", detail, retry_after_s(response.headers), place=place)
 
 
 def of_batch(response: httpx.Response, events: int) -> Answer | list[Answer]:
@@ -109,10 +115,8 @@ def of_batch(response: httpx.Response, events: int) -> Answer | list[Answer]:
         return _unreadable(response.status_code, f"the answer has {len(entries)} results for {events} events")
     found: list[Answer] = []
     for entry in entries:
-        if entry.status == 200 and entry.outcome == "done":
-            found.append(DONE)
-        elif entry.status == 200 and entry.outcome == "duplicate":
-            found.append(DUPLICATE)
+        if entry.status == 200 and entry.outcome in _DONE:
+            found.append(_DONE[entry.outcome])
         elif entry.status == 200 or entry.status not in _ENTRY:
             return _unreadable(response.status_code, f"a result says {entry.status} {entry.outcome!r}, which means nothing in a batch")
         else:
@@ -146,20 +150,21 @@ def _kind(status: int) -> Kind:
 
 def _of_entry(entry: _Entry) -> Answer:
     after = None if entry.retry_after_s is None else _bounded_s(entry.retry_after_s)
-    return Answer(_kind(entry.status), entry.status, entry.code or f"http_{entry.status}", cut(entry.detail or ""), after)
+    code = entry.code or f"http_{entry.status}"
+    return Answer(_kind(entry.status), entry.status, code, cut(entry.detail or ""), after, place=(entry.place or "")[:PLACE_CHARACTERS_MAX])
 
 
 def _bounded_s(seconds: float) -> float | None:
     return min(max(seconds, 0.0), RETRY_AFTER_MAX_S) if seconds == seconds else None  # noqa: PLR0124  NaN alone differs from itself
 
 
-def _said(response: httpx.Response) -> tuple[str, str]:
-    """Code and detail of a problem+json body; the body itself where it is none."""
+def _said(response: httpx.Response) -> tuple[str, str, str]:
+    """Code, detail and place of a problem+json body; the body itself as the detail where it is none."""
     try:
         problem = _problem.decode(response.content)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
-        return "", cut(response.content[:DETAIL_BYTES_MAX].decode("utf-8", "replace"))
-    return (problem.code or "")[:128], cut(problem.detail or problem.title or "")
+        return "", cut(response.content[:DETAIL_BYTES_MAX].decode("utf-8", "replace")), ""
+    return (problem.code or "")[:128], cut(problem.detail or problem.title or ""), (problem.place or "")[:PLACE_CHARACTERS_MAX]
 
 
 def _unreadable(status: int, detail: str) -> Answer:

@@ -129,6 +129,7 @@ def letter(record: Record, failure: Failure) -> bytes:
             "status": answer.status,
             "code": "dependency_away" if failure.reason == "dependency_away" else answer.code,
             "detail": answers.cut(answer.detail),
+            "place": answer.place or None,
             "reason": failure.reason,
             "attempts": failure.attempts,
         }

@@ -46,6 +46,7 @@ class Failed:
     status: int | None = None
     code: str = UNREADABLE
     detail: str = ""
+    place: str = ""
     reason: str = REFUSED
     attempts: int | None = None
     exact: bool = False
@@ -97,6 +98,7 @@ def _of_record(topic: str, body: bytes) -> Failed:
         status=_number(told.get("status")),
         code=text(told.get("code")) or UNREADABLE,
         detail=text(told.get("detail")),
+        place=text(told.get("place")),
         reason=reason if reason in REASONS else REFUSED,
         attempts=_number(told.get("attempts")),
     )
@@ -153,6 +155,7 @@ def _of_event(topic: str, attributes: Mapping[str, bytes], value: bytes | None, 
         status=status,
         code=text(told.get("code")) or f"http_{status}",
         detail=detail,
+        place=text(told.get("place")),
         reason=reason,
         exact=plain and key_known and not headers,
         event_id=f"{attribute('source')}#{attribute('id')}" if offset is None else None,

@@ -19,8 +19,10 @@ from functions.dlq_router.failed import Failed, Headers
 from shared import events
 
 ERROR_BYTES_MAX, ERROR_BYTES_SHORT = 1024, 128
+PLACE_BYTES_MAX = 128
 OVERHEAD_BYTES = 1024  # of the record and its batch on the topic, beside key and value
 
+_NO_PLACE = re.compile(r"[^A-Za-z0-9_.:<>,/-]")
 _ID = re.compile(r"[^\x00-\x1f\x7f-\x9f\ud800-\udfff]{1,128}")
 _TRACEPARENT = re.compile(r"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}")
 
@@ -59,6 +61,7 @@ def write(record: Failed, consumer: str, *, now: datetime, bytes_max: int) -> Le
         "error_code": code,
         "error_message": escaped(message, ERROR_BYTES_MAX),
         "error_status": record.status,
+        "place": _place(record),
         "reason": record.reason,
         "attempts": record.attempts,
         "failed_at": now.astimezone(UTC).isoformat().replace("+00:00", "Z"),
@@ -162,6 +165,12 @@ class Seen:
             order_id=_id(payload.get("order_id")) or _id(around.get("subject")),
             traceparent=trace if _TRACEPARENT.fullmatch(trace) else None,
         )
+
+
+def _place(record: Failed) -> str | None:
+    """Class and line of a bug, the fields of a refusal: nothing else, whoever answered. While a dependency is away there is none."""
+    found = " ".join(_NO_PLACE.sub(" ", record.place).split())[:PLACE_BYTES_MAX]
+    return None if record.reason == failed.DEPENDENCY_AWAY else found or None
 
 
 def _has_utf8(text: str) -> bool:

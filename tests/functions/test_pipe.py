@@ -69,9 +69,28 @@ def test_what_must_come_again_says_when(post: Any) -> None:
 
 
 def test_a_bug_is_named_by_class_and_place_and_without_a_stack_trace(post: Any) -> None:
-    detail = post(controls.binary(failing("bug"))).json()["detail"]
-    assert detail.startswith("ZeroDivisionError in main.py:")
-    assert "Traceback" not in detail
+    told = post(controls.binary(failing("bug"))).json()
+    assert told["detail"].startswith("ZeroDivisionError in main.py:")
+    assert told["place"] == told["detail"].partition(": ")[0].replace(" in ", " ")
+    assert "Traceback" not in told["detail"]
+
+
+@pytest.mark.parametrize(
+    ("payload", "place"),
+    [
+        (failing("bug"), "ZeroDivisionError main.py:"),
+        (failing("statement"), "Bug main.py:"),
+        (failing("constraint"), "orders_status_check"),
+        (controls.assembled(order_id="", user_id=7), "order_id user_id"),
+        (controls.assembled(event_version=2), "event_version"),
+    ],
+)
+def test_a_failure_says_its_place_which_never_holds_a_value(post: Any, payload: controls.Payload, place: str) -> None:
+    """Alone and in a batch: class and the function's own line for a bug, the fields for a refusal, the constraint for the database's."""
+    alone = post(controls.binary(payload)).json()["place"]
+    [result] = post(controls.batch([controls.element(payload)])).json()["results"]
+    assert alone.startswith(place)
+    assert alone == result["place"]
 
 
 def test_after_a_failure_the_same_event_runs(post: Any, module_database: stack.TestDatabase) -> None:

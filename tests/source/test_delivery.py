@@ -118,7 +118,8 @@ def test_L05_a_dead_letter_sink_that_fails_holds_the_offset(group: Group, start_
 
 def test_a_letter_holds_the_record_byte_for_byte(group: Group, start_source: StartSource) -> None:
     """Topic, place, time, key, value and headers (order, repeats, nulls) arrive in the letter, with what went wrong."""
-    group.sink.script = sinks.each(lambda _: sinks.refuse("bad_amount"))
+    refusal = sinks.Reply(422, {"code": "bad_amount", "detail": "bad_amount: is refused", "place": "amount"})
+    group.sink.script = sinks.each(lambda _: refusal)
     group.produce(b"\xff\xfe", key=b"\x00\x01", headers=[("a", b"1"), ("b", None), ("a", b"\xff")])
     start_source(group)
     group.wait_committed(1)
@@ -131,7 +132,7 @@ def test_a_letter_holds_the_record_byte_for_byte(group: Group, start_source: Sta
     assert [(name, value and b64decode(value)) for name, value in letter["headers"]] == [("a", b"1"), ("b", None), ("a", b"\xff")]
     assert abs(letter["timestamp"] / 1000 - time.time()) < 120
     assert (letter["status"], letter["code"], letter["detail"]) == (422, "bad_amount", "bad_amount: is refused")
-    assert (letter["reason"], letter["attempts"]) == ("refused", 1)
+    assert (letter["place"], letter["reason"], letter["attempts"]) == ("amount", "refused", 1)
 
 
 def test_records_ahead_are_bounded(group: Group, start_source: StartSource) -> None:

@@ -29,3 +29,10 @@ def test_a_text_that_fits_is_left_as_it_is() -> None:
 def test_a_wait_is_said_in_whole_seconds_and_never_none() -> None:
     assert problem.response(errors.Busy(retry_after_s=0.2)).headers["retry-after"] == "1"
     assert problem.response(errors.Busy(retry_after_s=1.2)).headers["retry-after"] == "2"
+
+
+@given(st.text(max_size=1000), st.text(max_size=1000))
+def test_with_a_place_of_any_kind_it_fits_too(detail: str, place: str) -> None:
+    body = bytes(problem.response(errors.Bug(detail, place=place)).body)
+    assert len(body) <= 1024
+    assert len(json.dumps(json.loads(body).get("place", ""))) <= 130
