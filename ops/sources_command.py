@@ -63,12 +63,23 @@ def pause(
 
 @app.command()
 @terminal.failures()
-def resume(names: Names = None, *, every: All = False, url: Url = None) -> None:
-    """Go on with deliveries of paused sources."""
-    _switch("resume", names, every, url, {})
+def resume(
+    names: Names = None,
+    *,
+    every: All = False,
+    accept_letters: Annotated[
+        int | None,
+        typer.Option(
+            min=1, metavar="N", help="Let N more letters through before the breaker trips again. Without it, it counts from zero."
+        ),
+    ] = None,
+    url: Url = None,
+) -> None:
+    """Go on with deliveries of sources that were paused, by hand or by the breaker."""
+    _switch("resume", names, every, url, {} if accept_letters is None else {"accept_letters": accept_letters})
 
 
-def _switch(action: str, names: list[str] | None, every: bool, url: str | None, body: dict[str, str]) -> None:
+def _switch(action: str, names: list[str] | None, every: bool, url: str | None, body: dict[str, Any]) -> None:
     if bool(names) == every:
         raise terminal.usage("name the sources, or say --all")
     there = _sources(url)
@@ -92,7 +103,7 @@ def _address(url: str | None) -> str:
     return (url or addresses.sources()).rstrip("/")
 
 
-def _asked(method: str, url: str, body: dict[str, str] | None = None) -> dict[str, Any]:
+def _asked(method: str, url: str, body: dict[str, Any] | None = None) -> dict[str, Any]:
     try:
         response = httpx.request(method, url, json=body, timeout=ANSWER_S)
         found = response.json()

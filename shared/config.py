@@ -74,6 +74,9 @@ class Settings(BaseSettings):
     kafka_retry_max_attempts: Annotated[int, Field(ge=0, le=100)] | None = None
     kafka_retry_backoff_base: PositiveSeconds | None = None
     kafka_unavailable_max: PositiveSeconds | None = None
+    breaker_consecutive_max: Annotated[int, Field(ge=0)] = 20  # so many in a row, or
+    breaker_ratio_max: Annotated[float, Field(ge=0, le=1)] = 0.5  # this part of the last
+    breaker_window_records: Annotated[int, Field(ge=0, le=1_000_000)] = 100  # so many would become letters: the source pauses; 0: off
     kafka_group_protocol: Literal["classic", "consumer"] = "classic"  # every broker speaks classic; consumer needs Kafka 4
     sink_urls: str = ""  # name=url,… of the Services that KafkaSource manifests name
     sink_url_template: str = ""  # for names that SINK_URLS has not: http://gateway:8080/function/{name}
@@ -108,6 +111,7 @@ class Settings(BaseSettings):
     notification_lease: PositiveSeconds = 15.0
 
     dlq_archive_bucket: str | None = None
+    dlq_archive_endpoint: str | None = None  # "aws": AWS's own; unset: what AWS_ENDPOINT_URL says, else LocalStack when APP_ENV=local
     dlq_producer_timeout: PositiveSeconds = 5.0
 
     relay_sweep_interval: PositiveSeconds = 5.0

@@ -9,6 +9,7 @@ lanes        order per key, and what is ready to be sent
 answers      what came back, as one of five kinds
 sink         HTTP to the function
 letter       HTTP to the dead-letter sink, until it is safe
+breaker      when nearly everything would become a letter: pause, probe, resume
 outage       when a dependency is away: pause, probe, resume
 suspects     requests without an answer: health first, then halves, until the culprit is alone
 verdicts     what each answer means for its records

@@ -15,6 +15,7 @@ from shared import telemetry
 
 _BODY_BYTES_MAX = 4096
 _REASON_MAX = 300
+_ACCEPT_LETTERS_MAX = 1_000_000_000
 
 
 class Server(uvicorn.Server):
@@ -44,10 +45,15 @@ def server(services: Mapping[str, Service]) -> Server:
         service = services.get(request.path_params["name"])
         if service is None:
             return JSONResponse({"detail": f"no source is named {request.path_params['name']}"}, status_code=404)
+        body = await _body(request)
         if request.url.path.endswith("/pause"):
-            service.pause(await _reason(request))
-        else:
+            service.pause(_reason(body))
+        elif (accept_letters := body.get("accept_letters")) is None:
             service.resume()
+        elif isinstance(accept_letters, int) and not isinstance(accept_letters, bool) and 0 < accept_letters <= _ACCEPT_LETTERS_MAX:
+            service.resume(accept_letters)
+        else:
+            return JSONResponse({"detail": f"accept_letters: must be a number from 1 to {_ACCEPT_LETTERS_MAX}"}, status_code=422)
         return JSONResponse(service.status())
 
     app = Starlette(
@@ -62,9 +68,14 @@ def server(services: Mapping[str, Service]) -> Server:
     return Server(uvicorn.Config(app, log_config=None, access_log=False, lifespan="off", timeout_graceful_shutdown=1))
 
 
-async def _reason(request: Request) -> str:
-    with contextlib.suppress(ValueError, AttributeError):
-        reason = json.loads((await request.body())[:_BODY_BYTES_MAX] or b"{}").get("reason")
-        if isinstance(reason, str) and reason.strip():
-            return reason.strip()[:_REASON_MAX]
-    return "paused by hand"
+async def _body(request: Request) -> dict[str, object]:
+    with contextlib.suppress(ValueError, RecursionError):
+        found = json.loads((await request.body())[:_BODY_BYTES_MAX] or b"{}")
+        if isinstance(found, dict):
+            return found
+    return {}
+
+
+def _reason(body: dict[str, object]) -> str:
+    reason = body.get("reason")
+    return reason.strip()[:_REASON_MAX] if isinstance(reason, str) and reason.strip() else "paused by hand"

@@ -16,6 +16,11 @@ letters_waiting = Gauge("orderflow_source_letters_waiting", "Failed records whos
 lag = Gauge("orderflow_source_lag", "Records between the committed offsets and the ends of the partitions.", ["source"])
 paused = Gauge("orderflow_source_paused", "1 while the source delivers nothing, by who paused it.", ["source", "by"])
 paused_seconds = Counter("orderflow_source_paused_seconds", "How long outages paused the source.", ["source"])
+breaker_trips = Counter(
+    "orderflow_source_breaker_trips",
+    "How often the breaker paused the source, because nearly everything would become a letter.",
+    ["source"],
+)
 partitions = Gauge("orderflow_source_partitions", "Partitions that are assigned to this process.", ["source"])
 restarts = Counter(
     "orderflow_source_topics_created_again", "Partitions read from their beginning because their topic was created again.", ["source"]

@@ -10,6 +10,7 @@ from connectors.kafka_source.answers import Answer, Kind
 from connectors.kafka_source.plan import Source
 from connectors.kafka_source.record import Record
 from connectors.kafka_source.sink import BATCH_BYTES_MAX, Sink
+from shared.config import Settings
 
 log = logging.getLogger(__name__)
 
@@ -21,7 +22,7 @@ class Pump:
     """The deliveries of one source."""
 
     def __init__(
-        self, source: Source, sink: Sink, letters: letter.Letters, unavailable_max_s: float | None, failed: Callable[[BaseException], None]
+        self, source: Source, sink: Sink, letters: letter.Letters, settings: Settings, failed: Callable[[BaseException], None]
     ) -> None:
         self.source = source
         self.held: str | None = None
@@ -31,8 +32,9 @@ class Pump:
         self._failed = failed
         self._letters = letters
         self._lanes = lanes.Lanes(ordered=source.ordered)
-        self._verdicts = verdicts.Verdicts(source, self._lanes, sink, letters, unavailable_max_s=unavailable_max_s, go=self.go)
+        self._verdicts = verdicts.Verdicts(source, self._lanes, sink, letters, settings, go=self.go)
         self.outage = self._verdicts.outage
+        self.breaker = self._verdicts.breaker
         self._suspects = self._verdicts.suspects
         self._delivering: set[asyncio.Task[None]] = set()
         self._enough = max(_READY_MIN, 2 * source.batch_size * source.requests_in_flight)
@@ -52,7 +54,9 @@ class Pump:
         """Whether Kafka should send nothing more for now. While an outage lasts, one record must be there to probe with."""
         if self.held is not None or self.stopping:
             return True
-        return self.outage.paused and bool(self._lanes.ready or self._suspects or self._suspects.lost)
+        if self.breaker.open and self.breaker.pending:
+            return True
+        return (self.outage.paused or self.breaker.open) and bool(self._lanes.ready or self._suspects or self._suspects.lost)
 
     @property
     def crowded(self) -> bool:
@@ -89,7 +93,7 @@ class Pump:
             if not group:
                 continue  # a record that cannot be put into a batch is to go alone
             self._alone = suspects
-            self.probing = self.outage.paused
+            self.probing = self.outage.paused or self.breaker.open
             task = asyncio.get_running_loop().create_task(self._deliver(group, elements))
             self._delivering.add(task)
             task.add_done_callback(self._ended)
@@ -98,13 +102,23 @@ class Pump:
         if self.stopping or self.held is not None or self._suspects.checking:
             return False
         flying = len(self._delivering)
-        if self.outage.paused:
+        if self.breaker.open and not self.breaker.may_probe(time.monotonic()):
+            return False
+        if self.outage.paused or self.breaker.open:
             return not flying and time.monotonic() >= self.outage.probe_at
         if self._suspects:
             return not flying
         return not self._alone and flying < self.source.requests_in_flight
 
+    def resume(self, accept_letters: int | None) -> None:
+        """Go on, though paused by hand or by the breaker."""
+        self.held = None
+        self._verdicts.resume(accept_letters)
+        self.go()
+
     def _take(self) -> Group:
+        if self.breaker.open:
+            return self._take_probe()
         suspects = self._suspects.take(one=self.outage.paused)
         if suspects:
             return suspects, []
@@ -112,6 +126,14 @@ class Pump:
             return ([], []) if self._too_early() else self._take_batch()
         record = self._lanes.next()
         return ([], []) if record is None else ([record], [])
+
+    def _take_probe(self) -> Group:
+        """The record whose letter is held back; the next one, where that was taken from us."""
+        record = self.breaker.take() or next(iter(self._suspects.take(one=True)), None) or self._lanes.next()
+        if record is None:
+            return [], []
+        self.breaker.sent(record)
+        return [record], []
 
     def _take_batch(self) -> Group:
         group: list[Record] = []

@@ -25,9 +25,7 @@ class Service:
         self.source = source
         self._http = sink.client(source, token)
         self._shutdown_timeout_s = settings.shutdown_timeout
-        self.pump = Pump(
-            source, sink.Sink(source, self._http), letter.Letters(source, self._http, failed), settings.kafka_unavailable_max, failed
-        )
+        self.pump = Pump(source, sink.Sink(source, self._http), letter.Letters(source, self._http, failed), settings, failed)
         self.reader = Reader(source, settings, self.pump, asyncio.get_running_loop(), failed)
         self._state: tuple[str, str | None] = ("starting", None)
         self._since = datetime.now(UTC)
@@ -43,11 +41,10 @@ class Service:
         self.pump.held = reason
         log.warning("paused by hand", extra={"source": self.source.name, "reason": reason})
 
-    def resume(self) -> None:
-        """Deliver again."""
-        self.pump.held = None
-        self.pump.go()
-        log.info("resumed by hand", extra={"source": self.source.name})
+    def resume(self, accept_letters: int | None = None) -> None:
+        """Deliver again. The breaker begins to count anew, or lets so many letters through before it trips again."""
+        self.pump.resume(accept_letters)
+        log.info("resumed by hand", extra={"source": self.source.name, "accept_letters": accept_letters})
 
     async def stop(self) -> None:
         """Start nothing new, let what is in flight end within SHUTDOWN_TIMEOUT, commit, leave the group."""
@@ -73,6 +70,7 @@ class Service:
             "state": state[0],
             "reason": state[1],
             "since": self._since.isoformat(timespec="milliseconds"),
+            "breaker": self.pump.breaker.status(),
             "partitions": sorted(number for _, number in list(self.reader.assignment.partitions)),
         }
 
@@ -89,6 +87,7 @@ class Service:
         metrics.lag.labels(name).set(float("nan") if lag is None else lag)
         metrics.paused.labels(name, "hand").set(self.pump.held is not None)
         metrics.paused.labels(name, "outage").set(self.pump.outage.paused)
+        metrics.paused.labels(name, "breaker").set(self.pump.breaker.open)
 
     def _now(self) -> tuple[str, str | None]:
         pump = self.pump
@@ -96,6 +95,8 @@ class Service:
             return "stopped", None
         if pump.held is not None:
             return "paused", pump.held
+        if pump.breaker.open:
+            return "paused", f"{pump.breaker.reason}; and its probe: {pump.outage.reason}" if pump.outage.paused else pump.breaker.reason
         if pump.outage.paused:
             return ("probing" if pump.probing else "paused"), pump.outage.reason
         if not self.reader.assignment.known:

@@ -5,13 +5,14 @@ import logging
 import time
 from collections.abc import Callable, Sequence
 
-from connectors.kafka_source import letter, metrics, outage, suspects
-from connectors.kafka_source.answers import DONE, DUPLICATE, Answer, Kind
+from connectors.kafka_source import breaker, letter, metrics, outage, suspects
+from connectors.kafka_source.answers import DONE, DUPLICATE, PARKED, Answer, Kind
 from connectors.kafka_source.lanes import Lanes
 from connectors.kafka_source.partition import Partition
 from connectors.kafka_source.plan import Source
 from connectors.kafka_source.record import Record
 from connectors.kafka_source.sink import Sink
+from shared.config import Settings
 
 log = logging.getLogger(__name__)
 
@@ -20,16 +21,18 @@ class Verdicts:
     """The rules of one source. `go` sends what may be sent; it is called whenever that may have changed."""
 
     def __init__(
-        self, source: Source, lanes: Lanes, sink: Sink, letters: letter.Letters, *, unavailable_max_s: float | None, go: Callable[[], None]
+        self, source: Source, lanes: Lanes, sink: Sink, letters: letter.Letters, settings: Settings, *, go: Callable[[], None]
     ) -> None:
         self.outage = outage.Outage()
+        self.breaker = breaker.Breaker(source.name, settings)
         self.suspects = suspects.Suspects(source.name, sink.healthy, self._unhealthy, self._lost)
         self.batches = source.batch_size > 1
         self._source = source
         self._lanes = lanes
         self._letters = letters
-        self._unavailable_max_s = unavailable_max_s
+        self._unavailable_max_s = settings.kafka_unavailable_max
         self._go = go
+        self._stopped: list[Record] = []  # what the breaker keeps from becoming letters
 
     def each(self, group: Sequence[Record], found: Sequence[Answer]) -> None:
         """Every record of `group` has its own answer."""
@@ -37,33 +40,46 @@ class Verdicts:
         outcomes: dict[str, int] = {}
         moved: set[Partition] = set()
         finish = self._lanes.finish
-        duplicates = 0
+        duplicates = parked = passed = 0
         for record, answer in zip(group, found, strict=True):
-            if answer is DONE or answer is DUPLICATE:
+            if answer is DONE or answer is DUPLICATE or answer is PARKED:
                 duplicates += answer is DUPLICATE
+                parked += answer is PARKED
+                passed += 1
                 record.done = True
                 moved.add(record.partition)
                 finish(record)
                 continue
+            self.breaker.passed(passed)
+            passed = 0
             outcomes[answer.kind.value] = outcomes.get(answer.kind.value, 0) + 1
             record.tries += 1
-            if answer.kind is Kind.REFUSED:
-                self._fail(record, "refused", answer)
-            elif answer.kind is Kind.COUNTED:
-                self._count(record, answer)
-            elif answer.kind is Kind.AWAY:
+            if answer.kind is Kind.AWAY:
                 away.append((record, answer))
             else:
-                self.suspects.no_answer([record], answer)
+                self._failed(record, answer)
         for partition in moved:
             partition.settle()
-        outcomes |= {"done": len(group) - sum(outcomes.values()) - duplicates, "duplicate": duplicates}
+        self.breaker.passed(passed)
+        if self.breaker.probe is not None and self.breaker.probe.done:
+            self.breaker.over()
+        self._put_back()
+        outcomes |= {"done": len(group) - sum(outcomes.values()) - duplicates - parked, "duplicate": duplicates, "parked": parked}
         for outcome, n in outcomes.items():
             metrics.records.labels(self._source.name, outcome).inc(n)
         if any(answer.kind not in {Kind.AWAY, Kind.LOST} for answer in found):
             self._resume()
         if away:
             self._wait(away)
+
+    def _failed(self, record: Record, answer: Answer) -> None:
+        """An answer that is, or may be, the event's fault."""
+        if answer.kind is Kind.REFUSED:
+            self._fail(record, "refused", answer)
+        elif answer.kind is Kind.COUNTED:
+            self._count(record, answer)
+        else:
+            self.suspects.no_answer([record], answer)
 
     def whole(self, group: list[Record], answer: Answer) -> None:
         """One answer holds for a batch of several. What may be one event's fault is looked for by halves."""
@@ -93,6 +109,9 @@ class Verdicts:
         if record.failures > self._source.retries:
             self._fail(record, "out_of_retries", answer)
             return
+        if record is self.breaker.probe:
+            self._probe_again(record, answer)
+            return
         again = self._suspect if answer.kind is Kind.LOST else self._ready
         asyncio.get_running_loop().call_later(self._source.delay_s(record.failures), again, [record])
 
@@ -112,11 +131,15 @@ class Verdicts:
         self._away(now, away[0][1])
         waits: dict[tuple[int, float | None], list[Record]] = {}
         back: list[Record] = []
+        probing = False
         for record, answer in away:
             record.aways += 1
             record.away_since = record.away_since or now
             if self._expired(record, now):
                 self._fail(record, "dependency_away", answer)
+            elif record is self.breaker.probe:
+                probing = answer.status != 409
+                self._probe_again(record, answer)
             elif self.outage.paused and answer.status != 409:
                 back.append(record)
             else:
@@ -127,7 +150,7 @@ class Verdicts:
         self._lanes.again(back)
         if self.outage.paused:
             # What a busy event (409) waits for does not hold up the next probe.
-            loop.call_later(self.outage.wait_s(now, away[0][1].retry_after_s) if back else 0.0, self._go)
+            loop.call_later(self.outage.wait_s(now, away[0][1].retry_after_s) if back or probing else 0.0, self._go)
 
     def _expired(self, record: Record, now: float) -> bool:
         if self._unavailable_max_s is None:
@@ -168,12 +191,36 @@ class Verdicts:
             self.suspects.halve(group)
         else:
             self._count(group[0], answer)
+            self._put_back()
         self._go()
 
     # --- letters -------------------------------------------------------------------------------------------------------
 
+    def resume(self, accept_letters: int | None) -> None:
+        """Go on by hand, whatever the breaker says."""
+        probe = self.breaker.close(accept_letters)
+        if probe is not None:
+            self._lanes.again([probe])
+
     def _fail(self, record: Record, reason: letter.Reason, answer: Answer) -> None:
+        if reason == "dependency_away" or record.partition.closed:
+            self.breaker.gone(record)
+        elif not self.breaker.lets(record, answer):
+            if record is self.breaker.probe:
+                self._probe_again(record, answer)
+            else:
+                self._stopped.append(record)
+            return
         self._letters.start(record, letter.Failure(reason, answer, record.tries), self._lettered)
+
+    def _probe_again(self, record: Record, answer: Answer) -> None:
+        wait_s = self.breaker.hold(record, time.monotonic(), answer.retry_after_s)
+        asyncio.get_running_loop().call_later(wait_s, self._go)
+
+    def _put_back(self) -> None:
+        """What the breaker stopped is ready once more, for when it lets records through."""
+        self._lanes.again(self._stopped)
+        self._stopped = []
 
     def _lettered(self, record: Record, safe: bool) -> None:
         """The letter of `record` is safe, or its partition is no longer ours."""
