@@ -17,6 +17,7 @@ from starlette.responses import JSONResponse, Response
 
 from functions.dlq_router import failed, letter
 from functions.dlq_router.addresses import Address, Addresses
+from functions.dlq_router.index import Index
 from functions.dlq_router.kafka import Kafka, NotSent
 from functions.dlq_router.letter import Letter
 from shared import config, database, errors, outbox, problem, server, telemetry
@@ -30,6 +31,7 @@ _settings = config.settings()
 _addresses = Addresses(_settings)
 _database = database.connect("dlq", _settings, NAME)
 _hint = outbox.Hint(_database)
+_index = Index(database.connect("dlq", _settings, f"{NAME} index"))  # with connections of its own: it is never in a letter's way
 _kafka = Kafka(_settings, letter_bytes_max=_addresses.letter_bytes_max)
 _CODE = re.compile(r"[a-z0-9_]{1,64}")
 
@@ -57,6 +59,7 @@ async def _ready() -> None:
 
 async def _end() -> None:
     await _kafka.close()
+    await _index.close()
     await asyncio.to_thread(_database.close)
 
 
@@ -70,6 +73,7 @@ async def handle(request: Request) -> Response:
     record = _read(address.topic, request, body)
     written = letter.write(record, address.group, now=datetime.now(UTC), bytes_max=address.letter_bytes_max)
     store = await _kept(written, address)
+    _index.offer(address.dead_letter_topic, written.value)
     telemetry.letters.labels(address.group, written.code if _CODE.fullmatch(written.code) else "other", store).inc()
     log.warning(
         "a record became a letter",
