@@ -128,6 +128,12 @@ class Admin:
             config=self._configs([name], own=True)[name],
         )
 
+    def topic_ids(self, names: Iterable[str]) -> dict[str, str]:
+        """The id of each topic that is there: another one once a topic was deleted and created again."""
+        there = [name for name in names if name in self.partitions(internal=True)]
+        futures = self._client.describe_topics(TopicCollection(there), request_timeout=ANSWER_S) if there else {}
+        return {name: str(self._answer(future).topic_id).translate(_URL_SAFE) for name, future in futures.items()}
+
     def known(self, names: Iterable[str]) -> None:
         """Raise Refused unless every topic of `names` is there."""
         unknown = sorted(set(names) - self.partitions(internal=True).keys())

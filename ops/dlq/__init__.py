@@ -1,0 +1,1 @@
+"""Dead letters that people can work with: `orderflow dlq`."""
