@@ -1,6 +1,5 @@
 """The record that is sent again: as it was, without the headers that would mislead whoever gets it."""
 
-import base64
 import re
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -8,6 +7,7 @@ from typing import Any
 import msgspec
 
 from functions.dlq_router import failed, letter
+from shared import letters
 
 STRUCTURED = b"application/cloudevents+json"
 # Marks of replicators and of other dead letters, what belongs to one hop, what a KafkaSource says of a failure. And every traceparent:
@@ -50,8 +50,7 @@ class Original(msgspec.Struct, frozen=True):
 
     def lane(self) -> str | None:
         """What is to stay in order with it: the order id, else the key in base64. None where nothing has to."""
-        order_id = self.known().order_id
-        return order_id or (base64.b64encode(self.key).decode() if self.key else None)
+        return letters.key_of(self.known().order_id, self.key or None)
 
 
 _decoder = msgspec.msgpack.Decoder(Original)
