@@ -42,13 +42,19 @@ class _Process:
 
 
 def function(
-    name: str, *, ready: Callable[[], Awaitable[None]], end: Callable[[], Awaitable[None]] | None = None, token: bool = True
+    name: str,
+    *,
+    ready: Callable[[], Awaitable[None]],
+    measure: Callable[[], Awaitable[None]] | None = None,
+    end: Callable[[], Awaitable[None]] | None = None,
+    token: bool = True,
 ) -> Callable[[Handle], Handle]:
     """Make `handle(request) -> Response` (or any ASGI application) the function `name` that functions-framework runs.
 
     Beside what `handle` answers there are GET /health (the process works), /ready (`ready` did not raise) and /metrics. An
     OrderflowError becomes its problem+json, any other exception a 500 without its text. With `token`, requests that are not reads
-    need DELIVERY_TOKEN where one is set. `end` runs when the process stops.
+    need DELIVERY_TOKEN where one is set. `measure` runs before each answer of /metrics, to set what is read from elsewhere: it keeps what
+    it read for a while, and takes a gauge away when it cannot tell. `end` runs when the process stops.
     """
     if end is not None:
         _Process.at_end.append(end)
@@ -58,7 +64,7 @@ def function(
         async def answer(request: Request) -> Any:
             _start()
             if request.method in {"GET", "HEAD"}:
-                own = await _own_route(request.url.path, ready)
+                own = await _own_route(request.url.path, ready, measure)
                 if own is not None:
                     return own
             return _Answer(name, await _answered(request, handle, token=token))
@@ -108,10 +114,12 @@ def _start() -> config.Settings:
     return settings
 
 
-async def _own_route(path: str, ready: Callable[[], Awaitable[None]]) -> Response | None:
+async def _own_route(path: str, ready: Callable[[], Awaitable[None]], measure: Callable[[], Awaitable[None]] | None) -> Response | None:
     if path == "/health":
         return JSONResponse({"status": "ok"})
     if path == "/metrics":
+        if measure is not None:
+            await measure()
         return telemetry.exposition()
     if path == "/ready":
         try:

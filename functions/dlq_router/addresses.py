@@ -23,6 +23,7 @@ class Address:
     topic: str
     dead_letter_topic: str
     letter_bytes_max: int
+    parks: bool = False  # whether later events of an order wait behind its letter, which they find in the index
 
 
 class Addresses:
@@ -34,7 +35,7 @@ class Addresses:
         self._known: dict[tuple[str, str], Address] = {}
         for (old_topic, old), (topic, consumer) in zip(declared.consumers(), named.consumers(), strict=True):
             letters = consumer.dead_letter_topic
-            address = Address(consumer.group, topic.name, letters, limits[letters])
+            address = Address(consumer.group, topic.name, letters, limits[letters], settings.parks(consumer.role))
             for group in (old.group, consumer.group):
                 for name in (old_topic.name, topic.name):
                     self._known[group, name] = address
@@ -52,6 +53,11 @@ class Addresses:
             (address for (of, _), address in self._known.items() if of == group),
             next((address for (_, name), address in self._known.items() if name == topic), next(iter(self._known.values()))),
         )
+
+    @property
+    def groups(self) -> list[str]:
+        """Every consumer group, by the name that it has here."""
+        return sorted({address.group for address in self._known.values()})
 
     def paths(self) -> list[str]:
         """Every path there is."""

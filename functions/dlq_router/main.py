@@ -4,6 +4,7 @@ POST /{consumer group}/{topic} answers 200 only when the letter is safe: Kafka c
 The outbox takes over whatever Kafka's trouble is, a missing topic or permission as much as an outage: the relay publishes the row, and
 where Kafka goes on refusing sets it aside, for `orderflow outbox` to show and send again. So one wrong setting stops no partition, and
 nothing is lost. With neither store the answer is 503; then our own source keeps the record, and a KafkaSource loses it in the end.
+Where a consumer parks (`<CONSUMER>_PARKING`), 200 also says that the index has the letter.
 """
 
 import asyncio
@@ -18,6 +19,7 @@ from starlette.responses import JSONResponse, Response
 from functions.dlq_router import failed, letter
 from functions.dlq_router.addresses import Address, Addresses
 from functions.dlq_router.index import Index
+from functions.dlq_router.index_metrics import IndexMetrics
 from functions.dlq_router.kafka import Kafka, NotSent
 from functions.dlq_router.letter import Letter
 from shared import config, database, errors, outbox, problem, server, telemetry
@@ -26,13 +28,16 @@ log = logging.getLogger("functions.dlq_router")
 
 NAME = "dlq_router"
 EVENT_TYPE = "orderflow.dead_letter"
+SAFE_MAX = 32
 
 _settings = config.settings()
 _addresses = Addresses(_settings)
 _database = database.connect("dlq", _settings, NAME)
 _hint = outbox.Hint(_database)
 _index = Index(database.connect("dlq", _settings, f"{NAME} index"))  # with connections of its own: it is never in a letter's way
+_measured = IndexMetrics(database.connect("dlq", _settings, f"{NAME} metrics"), _addresses.groups)
 _kafka = Kafka(_settings, letter_bytes_max=_addresses.letter_bytes_max)
+_safe: dict[str, tuple[Letter, Literal["kafka", "outbox"]]] = {}  # letters that the index still lacks, where it has to have them
 _CODE = re.compile(r"[a-z0-9_]{1,64}")
 
 
@@ -60,10 +65,11 @@ async def _ready() -> None:
 async def _end() -> None:
     await _kafka.close()
     await _index.close()
+    await _measured.close()
     await asyncio.to_thread(_database.close)
 
 
-@server.function(NAME, ready=_ready, end=_end)
+@server.function(NAME, ready=_ready, measure=_measured.measure, end=_end)
 async def handle(request: Request) -> Response:
     """Write one letter. Refuses nothing that a source hands over, whatever is in it."""
     if request.method != "POST":
@@ -72,8 +78,11 @@ async def handle(request: Request) -> Response:
     body = await server.read_body(request, _addresses.body_bytes_max)
     record = _read(address.topic, request, body)
     written = letter.write(record, address.group, now=datetime.now(UTC), bytes_max=address.letter_bytes_max)
-    store = await _kept(written, address)
-    _index.offer(address.dead_letter_topic, written.value)
+    if address.parks:
+        written, store = await _indexed(written, address)
+    else:
+        store = await _kept(written, address)
+        _index.offer(address.dead_letter_topic, written.value)
     telemetry.letters.labels(address.group, written.code if _CODE.fullmatch(written.code) else "other", store).inc()
     log.warning(
         "a record became a letter",
@@ -122,6 +131,24 @@ async def _kept(written: Letter, address: Address) -> Literal["kafka", "outbox"]
         raise errors.Unavailable(f"neither Kafka ({refusal}) nor PostgreSQL ({exc.detail}) took the letter", code="no_store") from exc
     _hint.send()
     return "outbox"
+
+
+async def _indexed(written: Letter, address: Address) -> tuple[Letter, Literal["kafka", "outbox"]]:
+    """Keep a letter and have it in the index before anyone is answered: the next event of its order may come then, and is to find it there.
+
+    A letter that is safe and not in the index is not written again when its source tries again.
+    """
+    kept = _safe.pop(written.letter_id, None) or (written, await _kept(written, address))
+    try:
+        await _index.write(address.dead_letter_topic, kept[0].value)
+    except errors.OrderflowError as exc:
+        _safe[written.letter_id] = kept
+        if len(_safe) > SAFE_MAX:
+            del _safe[next(iter(_safe))]
+        raise errors.Unavailable(
+            f"the letter is safe, but not in the index, without which its order cannot wait: {exc.detail}", code="not_indexed"
+        ) from exc
+    return kept
 
 
 def _stage(tx: database.Transaction, written: Letter, address: Address) -> None:
