@@ -92,7 +92,7 @@ class Archiver:
             "topic.metadata.refresh.interval.ms": 5000,
             "queued.max.messages.kbytes": 16384,
         }
-        classic = {"partition.assignment.strategy": "cooperative-sticky", "session.timeout.ms": 10_000, "heartbeat.interval.ms": 1000}
+        classic = {"partition.assignment.strategy": "cooperative-sticky", "session.timeout.ms": 10_000, "heartbeat.interval.ms": 500}
         protocol: dict[str, Any] = classic if self._settings.kafka_group_protocol == "classic" else {"group.protocol": "consumer"}
         self._consumer = Consumer(config | protocol)
         places = self._places
