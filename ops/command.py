@@ -15,6 +15,7 @@ PARTS = {
     "topics": ("ops.topics_command", "app", "Topics as contracts/topics.yaml declares them, and records in and out."),
     "event": ("ops.events_command", "app", "Make an event, send it to a function or a topic."),
     "outbox": ("ops.outbox_command", "app", "Outbox rows that could not be published: list, retry, discard."),
+    "replay": ("ops.dlq.events_command", "replay", "Events of a topic, a file or the archive, sent once more."),
     "sources": ("ops.sources_command", "app", "The Kafka sources: list, pause, resume."),
     "contracts": ("ops.contracts", "app", "Topics, AsyncAPI, schemas, manifests and code: check, generate."),
     "kafka": ("ops.kafka_command", "app", "A local broker alone: up, down, reset."),

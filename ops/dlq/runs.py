@@ -34,7 +34,10 @@ VALUES (:run, :kind, :target, :selection::jsonb, :options::jsonb, :who) RETURNIN
 """  # noqa: S608  the columns are constants
 _READ = f"SELECT {_COLUMNS} FROM dlq_runs WHERE run_id = :run"  # noqa: S608  likewise
 _LIST = f"SELECT {_COLUMNS} FROM dlq_runs ORDER BY created_at DESC, run_id LIMIT :many::bigint"  # noqa: S608  likewise
-_COUNTS = "SELECT run_id, status, open, count(*) FROM dlq_run_items WHERE run_id = ANY(:runs::text[]) GROUP BY run_id, status, open"
+_COUNTS = """
+SELECT run_id, CASE WHEN status = 'sent' AND code IS NOT NULL THEN 'written' ELSE status END, count(*)
+FROM dlq_run_items WHERE run_id = ANY(:runs::text[]) GROUP BY 1, 2
+"""
 _BEAT = """
 UPDATE dlq_runs SET heartbeat_at = clock_timestamp()
 WHERE run_id = :run AND state = 'open' AND heartbeat_at = :held::timestamptz RETURNING heartbeat_at
@@ -135,9 +138,8 @@ def listed(tx: Transaction, many: int) -> list[tuple[Run, Counts]]:
 def counts(tx: Transaction, *run_ids: str) -> dict[str, Counts]:
     """The counts of runs."""
     found: dict[str, dict[str, int]] = {run_id: {} for run_id in run_ids}
-    for run_id, status, is_open, count in tx.run(_COUNTS, runs=list(run_ids)):
-        name = "written" if status == "sent" and not is_open else status
-        found[run_id][name] = found[run_id].get(name, 0) + int(count)
+    for run_id, status, count in tx.run(_COUNTS, runs=list(run_ids)):
+        found[run_id][status] = int(count)
     return {run_id: Counts(**numbers) for run_id, numbers in found.items()}
 
 

@@ -1,10 +1,9 @@
 """A run in this process, from its frozen selection to its summary: asked about, sent, ended by Ctrl-C, resumed."""
 
 import asyncio
-import contextlib
 import functools
 import signal
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,15 +11,12 @@ import typer
 
 from ops import terminal
 from ops.dlq import inboxes, replay, runs, selection, targets
-from ops.dlq.force import Inbox, patient
+from ops.dlq.force import Inbox
 from ops.dlq.progress import Progressing
 from ops.dlq.sender import Sender, Stop, ToFunction, ToTopic
-from shared import database, errors
+from shared import errors
 from shared.config import Settings
 from shared.database import Database
-
-INTERRUPTED = 130
-APPLICATION = "orderflow replay"
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,16 +40,6 @@ class Options:
         return cls(**kept | {name: value for name, value in (("rate_per_s", rate_per_s), ("url", url)) if value is not None})
 
 
-@contextlib.contextmanager
-def opened(settings: Settings) -> Iterator[Database]:
-    """The database of letters and runs."""
-    found = database.connect("dlq", patient(settings), APPLICATION)
-    try:
-        yield found
-    finally:
-        found.close()
-
-
 def force_before(settings: Settings, groups: Mapping[str, int]) -> dict[str, str]:
     """Now, by the clocks of these consumers' inboxes: rows that come later are this run's own."""
     found, known = {}, inboxes.by_group(settings)
@@ -74,8 +60,11 @@ def resume(settings: Settings, kept: Database, run_id: str, *, rate_per_s: float
     carry_out(settings, kept, run, Options.of(run, rate_per_s=rate_per_s, url=url), json=json)
 
 
-def carry_out(settings: Settings, kept: Database, run: runs.Run, options: Options, *, json: bool) -> None:
-    """Send what is left of `run`, and say what came of it. Ends the command with exit code 1 when some failed, 130 after Ctrl-C."""
+def carry_out(settings: Settings, kept: Database, run: runs.Run, options: Options, *, left_out: int = 0, json: bool) -> None:
+    """Send what is left of `run`, and say what came of it. Ends the command with exit code 130 after Ctrl-C, 1 when some failed.
+
+    `left_out` are those that were asked for and are not in the run.
+    """
     groups, before = kept.transact(lambda tx: (selection.of_run(tx, run.run_id), runs.counts(tx, run.run_id)[run.run_id]))
     if before.left != before.total:
         terminal.note(f"run {run.run_id}: {before.total - before.left} of {before.total} have their result, {before.left} are left")
@@ -86,6 +75,8 @@ def carry_out(settings: Settings, kept: Database, run: runs.Run, options: Option
         except errors.OrderflowError as exc:
             failure = exc
     _summed_up(kept, run, view, failure, stop, json=json)
+    if left_out:
+        raise typer.Exit(terminal.FAILED)
 
 
 async def _sent(  # noqa: PLR0917  the parts of a run
