@@ -15,6 +15,8 @@ sqlstate    what PostgreSQL's error codes mean here
 database    PostgreSQL: connections, transactions, errors translated at one border
 inbox       the claim that makes a repeated event have no second effect
 letters_index  the index of dead letters in PostgreSQL
+parking     events that wait behind an open letter of their order
+parked      those events, for who sends the letters again
 outbox      events staged in the transaction that caused them
 grouping    deliveries that arrive together share a transaction
 lease       the inbox of a function whose effect lies outside the database

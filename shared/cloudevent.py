@@ -41,6 +41,7 @@ class _Attributes(msgspec.Struct, frozen=True):
     kafkatopic: str | None = None
     knativekafkapartition: int | str | None = None
     knativekafkaoffset: int | str | None = None
+    orderflowreplay: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,6 +123,7 @@ def _binary(headers: Mapping[str, str], body: bytes) -> Delivery:
             kafkatopic=get("ce-kafkatopic"),
             knativekafkapartition=get("ce-knativekafkapartition"),
             knativekafkaoffset=get("ce-knativekafkaoffset"),
+            orderflowreplay=get("ce-orderflowreplay"),
         ),
         body,
     )
@@ -173,6 +175,7 @@ def _context(attributes: _Attributes) -> events.Context:
         or (attributes.source.partition("#")[2] or None if attributes.type == events.KNATIVE_KAFKA_TYPE else None),
         _number(attributes.knativekafkapartition),
         _number(attributes.knativekafkaoffset),
+        _extension(attributes.orderflowreplay),
     )
 
 

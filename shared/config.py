@@ -17,7 +17,9 @@ _BROKERS_BY_APP_ENV = {"local": "localhost:19092", "docker": "kafka:9092"}
 _POSTGRES_BY_APP_ENV = {"local": "localhost:15432", "docker": "postgres:5432"}
 # librdkafka's own names, in environment spelling: KAFKA_SASL_USERNAME is sasl.username.
 _LIBRDKAFKA_PREFIXES = ("KAFKA_SECURITY_", "KAFKA_SASL_", "KAFKA_SSL_")
-_PER_CONSUMER = re.compile(r"(?P<consumer>[A-Z][A-Z0-9_]*?)_(?P<name>POSTGRES_DSN|KAFKA_RETRY_MAX_ATTEMPTS|KAFKA_RETRY_BACKOFF_BASE)")
+_PER_CONSUMER = re.compile(
+    r"(?P<consumer>[A-Z][A-Z0-9_]*?)_(?P<name>POSTGRES_DSN|KAFKA_RETRY_MAX_ATTEMPTS|KAFKA_RETRY_BACKOFF_BASE|PARKING)"
+)
 
 
 def seconds(text: object) -> float:
@@ -81,6 +83,7 @@ class Settings(BaseSettings):
     sink_urls: str = ""  # name=url,… of the Services that KafkaSource manifests name
     sink_url_template: str = ""  # for names that SINK_URLS has not: http://gateway:8080/function/{name}
     retries: dict[str, Retry] = Field(default_factory=dict)
+    parking: dict[str, bool] = Field(default_factory=dict)
     overrides: dict[str, str] = Field(default_factory=dict)
 
     postgres_dsns: dict[str, SecretStr] = Field(default_factory=dict)
@@ -154,6 +157,10 @@ class Settings(BaseSettings):
             backoff_base_s=self.kafka_retry_backoff_base if own.backoff_base_s is None else own.backoff_base_s,
         )
 
+    def parks(self, consumer: str) -> bool:
+        """Whether `consumer` (order, assembly, notification) lets events wait behind an open letter of their order."""
+        return self.parking.get(consumer, False)
+
     def override(self, setting: str, default: str) -> str:
         """The value of a topic or group setting (`KAFKA_…_TOPIC`, `KAFKA_…_GROUP_ID`), else `default`."""
         return self.overrides.get(setting, default)
@@ -194,11 +201,13 @@ class _Environment(PydanticBaseSettingsSource):
 
 def _patterned(found: Mapping[str, str]) -> dict[str, dict[str, Any]]:
     """The settings whose names hold a consumer, a topic or a librdkafka property."""
-    made: dict[str, dict[str, Any]] = {"postgres_dsns": {}, "retries": {}, "kafka_security": {}, "overrides": {}}
+    made: dict[str, dict[str, Any]] = {"postgres_dsns": {}, "retries": {}, "parking": {}, "kafka_security": {}, "overrides": {}}
     for name, value in found.items():
         match = _PER_CONSUMER.fullmatch(name)
         if match and match["name"] == "POSTGRES_DSN":
             made["postgres_dsns"][match["consumer"].lower()] = value
+        elif match and match["name"] == "PARKING":
+            made["parking"][match["consumer"].lower()] = value
         elif match:
             field = "max_attempts" if match["name"].endswith("ATTEMPTS") else "backoff_base_s"
             made["retries"].setdefault(match["consumer"].lower(), {})[field] = value
@@ -243,6 +252,8 @@ def load() -> Settings:
 
 
 def _name(location: tuple[int | str, ...]) -> str:
+    if location[0] == "parking" and len(location) == 2:
+        return f"{str(location[1]).upper()}_PARKING"
     if location[0] == "retries" and len(location) == 3:
         name = {"max_attempts": "KAFKA_RETRY_MAX_ATTEMPTS", "backoff_base_s": "KAFKA_RETRY_BACKOFF_BASE"}[str(location[2])]
         return f"{str(location[1]).upper()}_{name}"

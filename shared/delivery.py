@@ -22,6 +22,7 @@ from shared import answer, cloudevent, config, database, errors, events, failure
 from shared.config import Settings
 from shared.database import Transaction
 from shared.grouping import Outcome
+from shared.parking import Parking
 
 log = logging.getLogger(__name__)
 
@@ -115,7 +116,7 @@ def _event(delivery: cloudevent.Read, known: dict[str, type[events.Event]]) -> e
         return errors.Refused(f"type: {delivery.type[:128]!r} differs from the payload's event_type {event.event_type!r}")
     if not delivery.names(event.event_id):
         return errors.Refused(f"id: {delivery.id[:128]!r} differs from the payload's event_id {event.event_id!r}")
-    return event.within(delivery.context)
+    return event.within(delivery.context, delivery.payload)
 
 
 class _Transactions:
@@ -124,6 +125,7 @@ class _Transactions:
     def __init__(self, handler: Handler, inbox: str, name: str, settings: Settings) -> None:
         self._handler, self._inbox, self._name, self._settings = handler, inbox, name, settings
         self.database = database.connect(inbox.removesuffix("_inbox_events"), settings, name)
+        self._parking = Parking.of(name, inbox, settings)
         self._hint, self._staged = outbox.Hint(self.database), threading.Event()
         self._grouping = grouping.Grouping(self._settle_group, settings)
 
@@ -151,18 +153,24 @@ class _Transactions:
         """The whole of it for a part of a group: claim, handler, outbox, commit. Raises what splits, repeats or ends the part."""
         staged: Sequence[events.Event] = ()
 
-        def work(tx: Transaction) -> list[inbox.Claim]:
+        def work(tx: Transaction) -> list[Outcome]:
             nonlocal staged
-            claims = inbox.claim(tx, self._inbox, part)
-            ours = [event for event, claim in zip(part, claims, strict=True) if claim == "claimed"]
+            parked = self._parking.aside(tx, part) if self._parking else {}
+            wanted = [event for event in part if event.event_id not in parked] if parked else part
+            claims = inbox.claim(tx, self._inbox, wanted) if wanted else []
+            settled: dict[str, Outcome] = {
+                e.event_id: "done" if claim == "claimed" else claim for e, claim in zip(wanted, claims, strict=True)
+            }
+            outcomes = [parked.get(event.event_id) or settled[event.event_id] for event in part]
+            ours = [event for event, claim in zip(wanted, claims, strict=True) if claim == "claimed"]
             staged = _handled(self._handler, ours, tx) if ours else ()
             outbox.stage(tx, staged, producer=self._name, settings=self._settings)
-            return claims
+            return outcomes
 
-        claims = self.database.transact(work, lock_timeout_ms=lock_timeout_ms)
+        outcomes = self.database.transact(work, lock_timeout_ms=lock_timeout_ms)
         if staged:
             self._staged.set()
-        return ["done" if claim == "claimed" else claim for claim in claims]
+        return outcomes
 
 
 class _Effects:
@@ -171,7 +179,7 @@ class _Effects:
     def __init__(self, handler: EffectHandler, inbox: str, name: str, settings: Settings) -> None:
         self._handler, self._name = handler, name
         self.database = database.connect(inbox.removesuffix("_inbox_events"), settings, name)
-        self._leases = lease.LeasedInbox(self.database, inbox, settings.notification_lease)
+        self._leases = lease.LeasedInbox(self.database, inbox, settings.notification_lease, Parking.of(name, inbox, settings, leased=True))
         self._begin_within_s = settings.delivery_deadline
 
     async def settle(self, wanted: Sequence[events.Event], *, batch: bool) -> list[Outcome]:
@@ -184,8 +192,8 @@ class _Effects:
             return errors.Unavailable("there was no time left to begin", code="deadline")
         try:
             held = await self._leases.take(event)
-            if held == "duplicate":
-                return "duplicate"
+            if not isinstance(held, lease.Lease):
+                return held
             return await self._under(held, event)
         except errors.OrderflowError as exc:
             return exc

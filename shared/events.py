@@ -48,6 +48,7 @@ class Context:
     topic: str | None = None
     partition: int | None = None
     offset: int | None = None
+    replay: str | None = None  # the run that sends it again
 
 
 class Event(BaseModel):
@@ -59,6 +60,7 @@ class Event(BaseModel):
     VERSIONS: ClassVar[frozenset[int]] = frozenset({1})
     _known: ClassVar[dict[str, type["Event"]]] = {}
     _context: Context = PrivateAttr(default_factory=Context)
+    _received: bytes | None = PrivateAttr(None)
 
     event_id: Id
     event_type: str
@@ -77,9 +79,15 @@ class Event(BaseModel):
         """Where the event came from, and the chain it belongs to."""
         return self._context
 
-    def within(self, context: Context) -> Self:
-        """This event, with what came beside its payload. Returns itself."""
+    @property
+    def received(self) -> bytes:
+        """Its payload as it came, byte for byte; as we write it where it did not come from elsewhere."""
+        return self.value() if self._received is None else self._received
+
+    def within(self, context: Context, received: bytes | None = None) -> Self:
+        """This event, with what came beside its payload, and that as it came. Returns itself."""
         self._context = context
+        self._received = received
         return self
 
     @classmethod

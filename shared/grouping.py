@@ -20,7 +20,7 @@ log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 R = TypeVar("R")
-Outcome = Literal["done", "duplicate"] | errors.OrderflowError
+Outcome = Literal["done", "duplicate", "parked"] | errors.OrderflowError
 # One transaction over some events, in a thread; `lock_timeout_ms` None is the connection's own.
 Commit = Callable[[Sequence[T], int | None], list[R]]
 

@@ -10,6 +10,7 @@ from typing import Literal
 
 from shared import errors, events, inbox
 from shared.database import Database, Transaction
+from shared.parking import Parking
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,17 +49,23 @@ _GIVE_BACK = "UPDATE {table} SET lease_ends_at = clock_timestamp(), attempts = 0
 class LeasedInbox:
     """Leases in the inbox `table`, each `lease_s` seconds long."""
 
-    def __init__(self, database: Database, table: str, lease_s: float) -> None:
+    def __init__(self, database: Database, table: str, lease_s: float, parking: Parking | None = None) -> None:
         self._database = database
         self._lease_s = lease_s
+        self._parking = parking
         self._take, self._held, self._mark, self._give_back = (sql.format(table=table) for sql in (_TAKE, _HELD, _MARK, _GIVE_BACK))
 
-    async def take(self, event: events.Event) -> Lease | Literal["duplicate"]:
-        """Claim `event`. Raises Busy while another lease on it lives, with its rest, and Refused when its id belongs to another."""
+    async def take(self, event: events.Event) -> Lease | Literal["duplicate", "parked"]:
+        """Claim `event`, or park it. Raises Busy, with its rest, while another lease on it lives, and Refused when its id is another's."""
         token = secrets.token_hex(16)
         place = event.context
 
-        def work(tx: Transaction) -> Lease | Literal["duplicate"]:
+        def work(tx: Transaction) -> Lease | Literal["duplicate", "parked"]:
+            parked = self._parking.aside(tx, [event]).get(event.event_id) if self._parking else None
+            if isinstance(parked, errors.Refused):
+                raise parked
+            if parked is not None:
+                return parked
             taken = tx.run(
                 self._take,
                 id=event.event_id,

@@ -41,6 +41,11 @@ class Index:
         if self._writing is None or self._writing.done():
             self._writing = asyncio.get_running_loop().create_task(self._write())
 
+    async def write(self, topic: str, value: bytes) -> None:
+        """Have the letter whose JSON is `value` in the index when this returns. Raises what keeps it out."""
+        entry = letters.read(value, topic=topic)
+        await self._database.run(lambda tx: letters_index.index(tx, [entry]))
+
     async def close(self) -> None:
         """Write what waits, for a moment at most, and let go of the database."""
         if self._writing is not None:
