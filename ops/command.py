@@ -14,6 +14,7 @@ PARTS = {
     "demo": ("ops.demo", "demo", "Place 5 orders and one poison record, and watch what becomes of them."),
     "topics": ("ops.topics_command", "app", "Topics as contracts/topics.yaml declares them, and records in and out."),
     "event": ("ops.events_command", "app", "Make an event, send it to a function or a topic."),
+    "dlq": ("ops.dlq.command", "app", "Dead letters: by cause, one by one; edit, replay, discard, archive."),
     "outbox": ("ops.outbox_command", "app", "Outbox rows that could not be published: list, retry, discard."),
     "replay": ("ops.dlq.events_command", "replay", "Events of a topic, a file or the archive, sent once more."),
     "sources": ("ops.sources_command", "app", "The Kafka sources: list, pause, resume."),

@@ -54,9 +54,9 @@ def write(record: Failed, consumer: str, *, now: datetime, bytes_max: int) -> Le
         "original_partition": record.partition,
         "original_offset": record.offset,
         "original_timestamp": record.timestamp_ms,
-        "original_key": _base64(record.key),
-        "original_value": _base64(record.value),
-        "original_headers": [[name, _base64(value)] for name, value in record.headers],
+        "original_key": base64_of(record.key),
+        "original_value": base64_of(record.value),
+        "original_headers": [[name, base64_of(value)] for name, value in record.headers],
         "original_exact": record.exact,
         "error_code": code,
         "error_message": escaped(message, ERROR_BYTES_MAX),
@@ -75,7 +75,7 @@ def write(record: Failed, consumer: str, *, now: datetime, bytes_max: int) -> Le
     value = json.dumps(body).encode()
     if len(value) + len(key or b"") > room or not all(_has_utf8(name) for name, _ in record.headers):
         body["error_message"] = escaped(message, ERROR_BYTES_SHORT)
-        body |= {"original_headers": None, "original_headers_packed": _base64(pack(record.headers))}
+        body |= {"original_headers": None, "original_headers_packed": base64_of(pack(record.headers))}
         value = json.dumps(body).encode()
     if key is not None and len(value) + len(key) > room:
         key = hashlib.sha256(key).hexdigest().encode()
@@ -181,7 +181,7 @@ def _id(value: object) -> str | None:
     return value if isinstance(value, str) and _ID.fullmatch(value) else None
 
 
-def _base64(value: bytes | None) -> str | None:
+def base64_of(value: bytes | None) -> str | None:
     return None if value is None else base64.b64encode(value).decode()
 
 

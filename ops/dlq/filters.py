@@ -90,7 +90,7 @@ class Filter:
         return " AND ".join([f"({_STATES[state]})", *(f"({_CONDITIONS[name]})" for name in self.named())])
 
 
-def made(
+def made(  # noqa: PLR0917  the options in their order
     consumer: str | None, cause: str | None, code: str | None, reason: str | None, order: str | None, event: str | None,
     since: str | None, until: str | None,
 ) -> Filter:  # fmt: skip
