@@ -21,12 +21,14 @@ CACHED_S = 5.0
 OTHER = "other"  # for codes that are none, so that no letter can make series without end
 _CODE = re.compile(r"[a-z0-9_.-]{1,64}")
 _OPEN = """
-SELECT consumer, error_code, count(*), EXTRACT(epoch FROM clock_timestamp() - min(failed_at))::float8
+SELECT consumer, error_code, count(*), EXTRACT(epoch FROM clock_timestamp() - min(failed_at))::float8,
+       EXTRACT(epoch FROM clock_timestamp() - max(last_failed_at))::float8
 FROM dlq_letters WHERE state = 'open' GROUP BY consumer, error_code
 """
 
 letters = Gauge("orderflow_dlq_letters", "Open letters in the index, by consumer and error code.", ["consumer", "code"])
 oldest = Gauge("orderflow_dlq_oldest_seconds", "How long ago the oldest open letter's event failed; 0 when none is open.", ["consumer"])
+newest = Gauge("orderflow_dlq_newest_seconds", "How long ago an open letter's event failed last; absent when none is open.", ["consumer"])
 
 
 class IndexMetrics:
@@ -58,19 +60,23 @@ class IndexMetrics:
         await asyncio.to_thread(self._database.close)
 
     def _set(self, rows: list[Row] | None) -> None:
-        letters.clear()
-        oldest.clear()
+        for gauge in (letters, oldest, newest):
+            gauge.clear()
         if rows is None:
             return
         counts: dict[tuple[str, str], int] = defaultdict(int)
         ages = dict.fromkeys(self._consumers, 0.0)
-        for consumer, code, count, age in rows:
+        last: dict[str, float] = {}
+        for consumer, code, count, first_s, last_s in rows:
             counts[consumer, code if _CODE.fullmatch(code) else OTHER] += count
-            ages[consumer] = max(ages.get(consumer, 0.0), age)
+            ages[consumer] = max(ages.get(consumer, 0.0), first_s)
+            last[consumer] = min(last.get(consumer, last_s), last_s)
         for (consumer, code), count in counts.items():
             letters.labels(consumer, code).set(count)
         for consumer, age in ages.items():
             oldest.labels(consumer).set(age)
+        for consumer, age in last.items():
+            newest.labels(consumer).set(age)
 
 
 def _open(tx: Transaction) -> list[Row]:

@@ -56,6 +56,9 @@ def test_open_letters_are_counted_by_consumer_and_code_and_the_oldest_is_told(
     assert [0, 0] == [ages["assembly-service"], ages["notification-assembly"]]
     assert 7200 <= ages["order-service"] < 7200 + stack.PATIENCE_S
     assert 60 <= ages["notification-payment"] < 60 + stack.PATIENCE_S
+    newest = gauges(function.url, "orderflow_dlq_newest_seconds")
+    assert ["notification-payment", "order-service"] == sorted(newest)
+    assert max(newest.values()) < stack.PATIENCE_S
 
 
 def test_a_letter_that_is_settled_leaves_the_metrics(database: stack.TestDatabase, start_function: conftest.StartFunction) -> None:
