@@ -1,5 +1,6 @@
 """Whether contracts/topics.yaml, the KafkaSource manifests, asyncapi.yaml and the code say the same of each topic and consumer."""
 
+import math
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,6 +14,8 @@ from shared.config import Settings
 from shared.topics import Catalogue, Topic
 
 LETTER_SPARE_BYTES = 64 << 10
+TRIAGE_DAYS = 14  # somebody is on holiday when a letter comes, and somebody else has to find the cause
+_DAY_MS = 86_400_000
 _DECORATOR = re.compile(r"@on(?:_each)?\(([^)]*)\)")
 
 
@@ -53,14 +56,23 @@ def _of_letters(letters: Topic, sources: list[Topic]) -> Iterator[str]:
     wanted = 2 * max(int(topic.config["max.message.bytes"]) for topic in sources) + LETTER_SPARE_BYTES
     if int(letters.config["max.message.bytes"]) != wanted:
         yield f"topics.yaml: {letters.name}: max.message.bytes must be {wanted}, twice its largest source topic's and 64 KiB"
+    if letters.config.get("cleanup.policy", "delete") != "delete":
+        yield f"topics.yaml: {letters.name}: cleanup.policy must be delete: compaction keeps one letter of an order"
+    if int(letters.config.get("retention.bytes", -1)) >= 0:
+        yield f"topics.yaml: {letters.name}: retention.bytes must not be set: many letters at once would push out the others"
     kept = int(letters.config["retention.ms"])
     longest = max(_lifetime_ms(topic) for topic in sources)
-    if 0 <= kept < longest:
-        yield f"topics.yaml: {letters.name}: retention.ms is {kept}, and records of its source topics live up to {longest} ms"
+    if 0 <= kept < longest + TRIAGE_DAYS * _DAY_MS:
+        lives = "for ever" if longest == math.inf else f"up to {longest:.0f} ms"
+        yield (
+            f"topics.yaml: {letters.name}: retention.ms is {kept}: records of its source topics live {lives}, and a letter must stay "
+            f"{TRIAGE_DAYS} days longer, or -1"
+        )
 
 
-def _lifetime_ms(topic: Topic) -> int:
-    return int(topic.config["retention.ms"]) + int(topic.config["segment.ms"])
+def _lifetime_ms(topic: Topic) -> float:
+    retention = int(topic.config["retention.ms"])
+    return math.inf if retention < 0 else retention + int(topic.config["segment.ms"])
 
 
 def _of_events(declared: Catalogue) -> Iterator[str]:

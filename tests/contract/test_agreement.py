@@ -42,6 +42,10 @@ def test_everything_agrees() -> None:
         # topics.yaml, and what it says of the code
         (TOPICS, "max.message.bytes: 2162688", "max.message.bytes: 2097152", "twice its largest source topic's and 64 KiB"),
         (TOPICS, "retention.ms: 2592000000", "retention.ms: 604800000", "records of its source topics live up to 691200000 ms"),
+        (TOPICS, "retention.ms: 2592000000", "retention.ms: 1900799999", "a letter must stay 14 days longer"),
+        (TOPICS, "retention.ms: 604800000", "retention.ms: -1", "records of its source topics live for ever"),
+        (TOPICS, "retention.ms: 2592000000", "retention.bytes: 1\n      retention.ms: 2592000000", "retention.bytes must not be set"),
+        (TOPICS, "retention.ms: 2592000000", "cleanup.policy: compact\n      retention.ms: 2592000000", "cleanup.policy must be delete"),
         (TOPICS, "min_insync_replicas: 2 ", "min_insync_replicas: 4 ", "min_insync_replicas are more than replication_factor"),
         (TOPICS, "setting: KAFKA_ASSEMBLY_CONSUMER_GROUP_ID", "setting: KAFKA_NOTIFICATION_PAYMENT_GROUP_ID", "overrides two names"),
         (TOPICS, "setting: KAFKA_ASSEMBLY_CONSUMER_GROUP_ID", "setting: ASSEMBLY_GROUP", "ASSEMBLY_GROUP is no setting"),
@@ -91,6 +95,15 @@ def test_a_difference_is_found_and_named(changed: Copy, file: str, old: str, new
     found = agreement.faults(changed(file, old, new))
 
     assert any(told in fault for fault in found), found
+
+
+@pytest.mark.parametrize(
+    ("kept_ms", "enough"), [(691_200_000 + 14 * 86_400_000 - 1, False), (691_200_000 + 14 * 86_400_000, True), (-1, True)]
+)
+def test_L21_a_letter_outlives_its_record_by_the_time_that_people_need(changed: Copy, kept_ms: int, enough: bool) -> None:
+    found = agreement.faults(changed(TOPICS, "retention.ms: 2592000000", f"retention.ms: {kept_ms}"))
+
+    assert enough is not any("a letter must stay 14 days longer" in fault for fault in found)
 
 
 def test_an_unreadable_file_is_named(changed: Copy) -> None:
