@@ -163,6 +163,15 @@ class Database:
         finally:
             connection.close()
 
+    @contextlib.contextmanager
+    def session(self) -> Iterator[Transaction]:
+        """A connection of its own, each statement committed by itself: for what a session holds, such as a lock. Raises Unavailable."""
+        connection = self._connected()
+        try:
+            yield Transaction(connection)
+        finally:
+            connection.close()
+
     def close(self) -> None:
         """End the threads, once their work is done, and the connections."""
         self._threads.shutdown()

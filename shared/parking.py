@@ -59,7 +59,7 @@ WHERE EXISTS (
     WHERE p.consumer = e.consumer AND p.letter_key = e.letter_key AND p.event_id = e.event_id AND p.state = 'parked'
     AND NOT EXISTS (SELECT 1 FROM parked_events AS q
         WHERE q.consumer = p.consumer AND q.letter_key = p.letter_key AND q.state = 'parked' AND q.seq < p.seq)
-    AND EXISTS (SELECT 1 FROM dlq_run_items AS i WHERE i.run_id = r.run_id AND i.consumer = e.consumer)
+    AND e.consumer = ANY (string_to_array(r.target, ', '))
 )
 """  # noqa: S608
 _PARK = f"""

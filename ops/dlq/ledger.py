@@ -51,9 +51,6 @@ FROM unnest(:letters::text[], :whats::text[], :details::text[]) AS u(letter_id, 
 """
 
 
-Sent: TypeAlias = "bytes | Result | runs.Ended"
-
-
 class Item(NamedTuple):
     """One thing that a run is to send."""
 
@@ -73,6 +70,10 @@ class Result:
     code: str = ""
     detail: str = ""
     tries: int = 1
+    place: str = ""
+
+
+Sent: TypeAlias = bytes | Result | runs.Ended
 
 
 class _Mark(NamedTuple):

@@ -20,6 +20,7 @@ from rich.progress import (
 from rich.text import Text
 
 from ops import terminal
+from ops.dlq.behind import Behind
 from ops.dlq.ledger import Item, Result
 
 WORDS = {"done": "done", "duplicate": "duplicate", "failed_again": "failed again", "written": "written", "skipped": "skipped"}
@@ -40,6 +41,7 @@ class Progressing:
     def __init__(self, total: int, done: int, *, quiet: bool) -> None:
         self.failures: list[dict[str, str]] = []
         self.failed = 0
+        self.behind: Behind | None = None
         self._quiet = quiet
         self._waiting_since: float | None = None
         self._bar: Progress | None = None
@@ -50,6 +52,11 @@ class Progressing:
                 console=Console(stderr=True, highlight=False),
             )  # fmt: skip
             self._task = self._bar.add_task("replaying", total=total, completed=done)
+
+    @property
+    def sent_behind(self) -> dict[str, int]:
+        """What became of the events that were parked behind its letters."""
+        return {} if self.behind is None else dict(self.behind.sent)
 
     def __enter__(self) -> Self:
         if self._bar is not None:

@@ -13,7 +13,9 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Protocol
 
+from connectors.kafka_source.answers import PARKED
 from ops.dlq import originals, runs
+from ops.dlq.behind import Behind
 from ops.dlq.force import Inbox
 from ops.dlq.ledger import Item, Ledger, Result
 from ops.dlq.originals import Original
@@ -45,6 +47,7 @@ class Plan:
     inboxes: Mapping[str, Inbox] | None = None  # by consumer; only with --force
     forced_before: Mapping[str, str] | None = None
     in_flight: int = IN_FLIGHT
+    behind: Behind | None = None  # only where letters go to functions
 
 
 class Replay:
@@ -68,6 +71,8 @@ class Replay:
             async with asyncio.TaskGroup() as group:
                 for work in (self._feed, *[self._work] * self._plan.in_flight):
                     group.create_task(work())
+            if self._plan.behind is not None and not self._stop:
+                await self._plan.behind.left_over(self._turn)
         except BaseExceptionGroup as failures:
             raise _first(failures) from failures
         finally:
@@ -111,7 +116,7 @@ class Replay:
         while (lane := await self._ready.get()) is not None:
             waiting = self._lanes[lane]
             if not self._stop:
-                await self._one(waiting[0])
+                await self._in_order(waiting[0])
             waiting.popleft()
             self._room.release()
             self._outstanding -= 1
@@ -127,6 +132,20 @@ class Replay:
                 self._ready.put_nowait(None)
 
     # --- one item ------------------------------------------------------------------------------------------------------
+
+    async def _in_order(self, item: Item) -> None:
+        """Send it, and around it what is parked behind its order's letters, where there may be such."""
+        behind = self._plan.behind
+        key = None if behind is None or item.lane is None else behind.key(item.consumer, item.lane)
+        if behind is None or key is None:
+            await self._one(item)
+        elif await behind.hold(key):
+            try:
+                await behind.drain(key, self._turn)
+                await self._one(item)
+                await behind.drain(key, self._turn)
+            finally:
+                await behind.release(key)
 
     async def _one(self, item: Item) -> None:
         sender = self._plan.senders[item.consumer]
@@ -145,6 +164,10 @@ class Replay:
             result = await sender.send(original)
             if result is not None and removed:
                 result = replace(result, detail=f"{removed}; {result.detail}".removesuffix("; "))
+        if result is not None and result.code == PARKED.outcome and item.letter_id is not None:
+            result = replace(
+                result, status="failed_again", detail="the function took it for a later event of its order, not for this run's"
+            )
         if result is None:  # stopped before there was an answer: it is sent again when the run is resumed
             return
         await self._ledger.result(item, result, sender.where)

@@ -13,7 +13,7 @@ from typing import Protocol
 from confluent_kafka import KafkaException, Message, Producer
 
 from connectors.kafka_source import outage, sink
-from connectors.kafka_source.answers import DUPLICATE, Answer, Kind
+from connectors.kafka_source.answers import DUPLICATE, PARKED, Answer, Kind
 from connectors.kafka_source.partition import Partition
 from connectors.kafka_source.plan import Source
 from connectors.kafka_source.record import Record
@@ -82,7 +82,7 @@ class ToFunction:
                 return None
             tries += 1
             if answer.kind is Kind.DONE:
-                return Result("duplicate" if answer is DUPLICATE else "done", tries=tries)
+                return _done(answer, tries)
             if answer.kind is Kind.REFUSED:
                 return _failed(answer, tries)
             if answer.kind is Kind.AWAY:
@@ -214,5 +214,11 @@ def _record(original: Original) -> Record:
     return Record(message, of, offset, time.monotonic())
 
 
+def _done(answer: Answer, tries: int) -> Result:
+    if answer is PARKED:
+        return Result("done", PARKED.outcome, "parked: it waits behind an open letter of its order", tries)
+    return Result("duplicate" if answer is DUPLICATE else "done", tries=tries)
+
+
 def _failed(answer: Answer, tries: int) -> Result:
-    return Result("failed_again", answer.code or "no_answer", answer.detail, tries)
+    return Result("failed_again", answer.code or "no_answer", answer.detail, tries, answer.place)

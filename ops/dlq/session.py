@@ -1,6 +1,7 @@
 """A run in this process, from its frozen selection to its summary: asked about, sent, ended by Ctrl-C, resumed."""
 
 import asyncio
+import dataclasses
 import functools
 import signal
 from collections.abc import Mapping
@@ -10,11 +11,11 @@ from typing import Any
 import typer
 
 from ops import terminal
-from ops.dlq import inboxes, replay, runs, selection, targets
+from ops.dlq import behind, inboxes, replay, runs, selection, targets
 from ops.dlq.force import Inbox
-from ops.dlq.progress import Progressing
+from ops.dlq.progress import WORDS, Progressing
 from ops.dlq.sender import Sender, Stop, ToFunction, ToTopic
-from shared import errors
+from shared import errors, parking
 from shared.config import Settings
 from shared.database import Database
 
@@ -66,6 +67,7 @@ def carry_out(settings: Settings, kept: Database, run: runs.Run, options: Option
     `left_out` are those that were asked for and are not in the run.
     """
     groups, before = kept.transact(lambda tx: (selection.of_run(tx, run.run_id), runs.counts(tx, run.run_id)[run.run_id]))
+    groups = groups or dict.fromkeys(run.selection.get("parked", ()), 0)
     if before.left != before.total:
         terminal.note(f"run {run.run_id}: {before.total - before.left} of {before.total} have their result, {before.left} are left")
     stop, failure = Stop(), None
@@ -82,7 +84,9 @@ def carry_out(settings: Settings, kept: Database, run: runs.Run, options: Option
 async def _sent(  # noqa: PLR0917  the parts of a run
     settings: Settings, kept: Database, run: runs.Run, options: Options, groups: list[str], stop: Stop, view: Progressing
 ) -> None:
-    senders, removals = _senders(settings, options, groups, stop, view), _inboxes(settings, options, groups)
+    senders, removals = _senders(settings, run, options, groups, stop, view), _inboxes(settings, options, groups)
+    if run.kind == "letters" and options.to_topic is None:
+        view.behind = behind.Behind(settings, kept, senders, stop)
     plan = replay.Plan(
         senders=senders,
         unpack=replay.of_letter if run.kind == "letters" else replay.of_event,
@@ -90,6 +94,7 @@ async def _sent(  # noqa: PLR0917  the parts of a run
         inboxes=removals,
         forced_before=run.options.get("forced_before"),
         in_flight=options.in_flight,
+        behind=view.behind,
     )
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM):
@@ -97,13 +102,17 @@ async def _sent(  # noqa: PLR0917  the parts of a run
     try:
         await replay.Replay(kept, run, plan, stop, view).carry_out()
     finally:
+        if view.behind is not None:
+            view.behind.close()
         for sender in set(senders.values()):
             await sender.close()
         for inbox in (removals or {}).values():
             inbox.close()
 
 
-def _senders(settings: Settings, options: Options, groups: list[str], stop: Stop, view: Progressing) -> dict[str, Sender]:
+def _senders(  # noqa: PLR0917  likewise
+    settings: Settings, run: runs.Run, options: Options, groups: list[str], stop: Stop, view: Progressing
+) -> dict[str, Sender]:
     if options.to_topic is not None:
         to_topic = ToTopic(settings, options.to_topic, stop, functools.partial(view.waits, f"topic {options.to_topic}"))
         return dict.fromkeys(groups, to_topic)
@@ -112,6 +121,8 @@ def _senders(settings: Settings, options: Options, groups: list[str], stop: Stop
     made: dict[str, Sender] = {}
     for group in groups:
         source = targets.source_of(found, group)
+        if run.kind == "letters":  # a function that parks lets what this run has sent pass
+            source = dataclasses.replace(source, extensions={**source.extensions, parking.MARKER: run.run_id})
         made[group] = ToFunction(source, token, stop, functools.partial(view.waits, source.sink))
     return made
 
@@ -134,12 +145,17 @@ def _summed_up(kept: Database, run: runs.Run, view: Progressing, failure: errors
     if json:
         told = {"run": run.run_id, "state": now.state, "total": numbers.total, "left": numbers.left}
         told |= {name: getattr(numbers, name) for name in ("done", "duplicate", "failed_again", "written", "skipped")}
+        told |= {"parked": view.sent_behind} if view.sent_behind else {}
         terminal.as_json(told | {"failures": view.failures, "error": None if failure is None else failure.detail})
     else:
         parts = [f"{numbers.done} done", f"{numbers.duplicate} duplicate (handled before)", f"{numbers.failed_again} failed again"]
         parts += [f"{numbers.written} written to {run.options.get('to_topic')}"] if numbers.written else []
         parts += [f"{numbers.skipped} skipped"] if numbers.skipped else []
         terminal.note(f"run {run.run_id}: {', '.join(parts)} of {numbers.total}", "bold")
+        if view.sent_behind:
+            terminal.note(
+                f"and of the events parked behind them: {', '.join(f'{n} {WORDS[name]}' for name, n in view.sent_behind.items())}"
+            )
         if numbers.written and run.kind == "letters":
             terminal.note("letters that were written to a topic stay open: whether they were handled there is not known here")
     if failure is not None:

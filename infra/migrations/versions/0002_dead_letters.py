@@ -135,7 +135,7 @@ _GRANTS = """
     GRANT SELECT ON dlq_positions, dlq_runs, dlq_run_items, parked_events TO orderflow_dlq;
     GRANT SELECT (letter_id, consumer, letter_key, event_id, event_type, order_id, state, parent_letter_id, failed_at) ON dlq_letters
         TO orderflow_order, orderflow_assembly, orderflow_notification;
-    GRANT SELECT (run_id, state) ON dlq_runs TO orderflow_order, orderflow_assembly, orderflow_notification;
+    GRANT SELECT (run_id, target, state) ON dlq_runs TO orderflow_order, orderflow_assembly, orderflow_notification;
     GRANT SELECT (run_id, letter_id, consumer, status, open) ON dlq_run_items
         TO orderflow_order, orderflow_assembly, orderflow_notification;
     GRANT SELECT, INSERT, UPDATE (state) ON parked_events TO orderflow_order, orderflow_assembly, orderflow_notification;
