@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from ops import terminal
-from ops.dlq import archive, desk, inboxes, preparation, selection, session, supply, targets
+from ops.dlq import desk, inboxes, preparation, selection, session, supply, targets
 from ops.dlq.originals import Original
 from ops.dlq.preparation import SHOWN
 from ops.dlq.selection import Frozen
@@ -136,6 +136,8 @@ class _Supply:
 
     def _archived(self) -> Supplied:
         """Without another word an archived letter's event goes to the consumer that failed, and to no other."""
+        from ops.dlq import archive  # boto3 takes its time to be imported
+
         chosen, known = self._chosen, inboxes.by_group(self._settings)
         start, end = (at if isinstance(at, datetime) else None for at in (chosen.start, chosen.end))
         lines = archive.read_archive(self._settings, consumer=chosen.consumer, since=start, until=end)

@@ -33,8 +33,10 @@ SELECT :run, row_number() OVER (ORDER BY letter.topic, letter.partition NULLS FI
 ON CONFLICT (letter_id) WHERE open AND letter_id IS NOT NULL DO NOTHING
 """
 _TAKEN = """
-SELECT item.run_id, count(*), (array_agg(letter.letter_id ORDER BY letter.failed_at))[1:{shown}]
-{chosen} AND NOT ({old}) GROUP BY item.run_id ORDER BY item.run_id
+SELECT run_id, max(n), array_agg(letter_id ORDER BY n) FILTER (WHERE n <= {shown}) FROM (
+    SELECT item.run_id, letter.letter_id, row_number() OVER (PARTITION BY item.run_id ORDER BY letter.failed_at, letter.letter_id) AS n
+    {chosen} AND NOT ({old})) AS taken
+GROUP BY run_id ORDER BY run_id
 """
 _JOINED = "JOIN dlq_run_items AS item ON item.letter_id = letter.letter_id AND item.open AND item.run_id <> :run\nWHERE"
 _OF_RUN = "SELECT consumer, count(*) FROM dlq_run_items WHERE run_id = :run GROUP BY consumer ORDER BY consumer"
