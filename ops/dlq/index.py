@@ -3,7 +3,9 @@
 Letters and offsets commit together, so a sync that is interrupted, or runs twice at once, leaves nothing out and counts nothing twice.
 """
 
+import contextlib
 import functools
+import socket
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -20,6 +22,7 @@ from shared.database import Database, Transaction
 
 BATCH_LETTERS_MAX, BATCH_BYTES_MAX = 500, 4 << 20
 FETCH_KILOBYTES_MAX = 16 << 10
+CONNECT_S = 3.0
 SILENCE_S = 15.0  # how long a broker may give nothing of what it has
 WHO = "orderflow dlq sync"
 
@@ -68,6 +71,7 @@ def sync(settings: Settings, database: Database, *, rebuild: bool = False, tell:
 
     `tell` is called with how many records were read, and of how many. Raises Unavailable, with everything before that kept.
     """
+    _reach(settings.kafka_brokers)
     report = Report()
     parts = _parts(settings, database, report, rebuild=rebuild)
     if not parts:
@@ -83,6 +87,15 @@ def sync(settings: Settings, database: Database, *, rebuild: bool = False, tell:
         report.inboxes_away = sorted(inboxes.away)
         inboxes.close()
     return report
+
+
+def _reach(brokers: str) -> None:
+    """Raise Unavailable when none of the brokers takes a connection: Kafka's client would look for them for a long time."""
+    for address in brokers.split(","):
+        host, _, port = address.rpartition(":")
+        with contextlib.suppress(OSError), socket.create_connection((host.strip("[]"), int(port)), timeout=CONNECT_S):
+            return
+    raise errors.Unavailable(f"Kafka at {brokers} does not answer", code="kafka_away")
 
 
 def _parts(settings: Settings, database: Database, report: Report, *, rebuild: bool) -> list[_Part]:
