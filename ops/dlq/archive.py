@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from types import FrameType
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import prometheus_client
 import typer
@@ -17,9 +17,11 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from ops import terminal
 from ops.dlq import archive_line, archiver
 from ops.dlq.archive_line import Archived, Name
-from ops.dlq.archive_store import Store
 from shared import config, errors, logs
 from shared.config import Settings
+
+if TYPE_CHECKING:
+    from ops.dlq.archive_store import Store
 
 INTERRUPTED = 130
 Tell = Callable[[int, int], None]
@@ -42,7 +44,7 @@ def archive(
     S3 away: exit code 1, and nothing is lost; the next time begins at the same letter. With --follow it waits.
     """
     settings = config.load()
-    store = Store(settings)
+    store = _store(settings)
     if create_bucket:
         store.create()
     if follow:
@@ -76,7 +78,7 @@ def read_archive(
     written to its topic. A letter is given once, however often it was written or archived, unless `repeats` are wanted.
     Raises Unavailable when S3 is away, Refused when an object cannot be read.
     """
-    store = Store(settings)
+    store = _store(settings)
     seen: set[str] = set()
     for name in _names(store, prefix, consumer):
         if (since and name.day < since.astimezone(UTC).date()) or (until and name.day > until.astimezone(UTC).date()):
@@ -94,7 +96,13 @@ def read_archive(
                 yield letter
 
 
-def _names(store: Store, prefix: str, consumer: str | None) -> Iterator[Name]:
+def _store(settings: Settings) -> "Store":
+    from ops.dlq.archive_store import Store  # boto3 takes longer to import than most commands to run
+
+    return Store(settings)
+
+
+def _names(store: "Store", prefix: str, consumer: str | None) -> Iterator[Name]:
     """By consumer and day as S3 lists them, then by the offset as a number, which S3 does not know."""
     wanted = prefix or (f"{consumer}/" if consumer else "")
     day: list[Name] = []
@@ -114,7 +122,7 @@ def _within(letter: Archived, since: datetime | None, until: datetime | None) ->
     return (since is None or written_ms >= since.timestamp() * 1000) and (until is None or written_ms < until.timestamp() * 1000)
 
 
-def _follow(settings: Settings, store: Store, every_s: float, host: str, port: int | None) -> None:
+def _follow(settings: Settings, store: "Store", every_s: float, host: str, port: int | None) -> None:
     logs.set_up(settings.log_level, settings.log_format)
     made = archiver.Archiver(settings, store, _logged)
     where = ""

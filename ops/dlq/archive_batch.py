@@ -4,10 +4,13 @@ import io
 import zlib
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 from ops.dlq import archive_line
-from ops.dlq.archive_line import Archived, Name
-from ops.dlq.archive_store import NameTaken, Store, Written
+from ops.dlq.archive_line import Archived, Name, NameTaken, Written
+
+if TYPE_CHECKING:
+    from ops.dlq.archive_store import Store
 
 LETTERS_MAX = 10_000
 OBJECTS_MAX = 64  # each has a packer of a quarter of a MiB
@@ -62,7 +65,7 @@ class Batch:
         """Whether it is to be written before more is read."""
         return self.letters >= LETTERS_MAX or self.bytes >= BYTES_MAX or len(self._objects) >= OBJECTS_MAX
 
-    def write(self, store: Store, told: Callable[[str, Written, int], None]) -> None:
+    def write(self, store: "Store", told: Callable[[str, Written, int], None]) -> None:
         """Have S3 confirm every object of it; `told` hears of each. Raises Unavailable; all of it may be written again then."""
         for made in self._objects.values():
             facts = {"topic-id": self.topic_id, "letters": str(made.letters)}

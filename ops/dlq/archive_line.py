@@ -10,10 +10,11 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 UNKNOWN = "unknown"  # the consumer of a record that does not say whose letter it is
 SUFFIX = ".jsonl.gz"
+Written = Literal["written", "repeated", "kept"]  # what S3 did with an object: kept, where the one that is there holds more
 _LETTER = b', "letter": '
 _CONSUMER = re.compile(r"(?!\.{1,2}$)[a-zA-Z0-9._-]{1,249}")
 _NAME = re.compile(
@@ -53,6 +54,10 @@ class Archived:
             return datetime.fromtimestamp((self.timestamp_ms or 0) / 1000, UTC).date()
         except (ValueError, OverflowError, OSError):  # a producer may say any time at all
             return datetime.fromtimestamp(0, UTC).date()
+
+
+class NameTaken(Exception):
+    """An object of a topic that was deleted, and had the same name, has this key."""
 
 
 class Name(NamedTuple):

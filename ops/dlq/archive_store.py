@@ -8,13 +8,14 @@ import gzip
 import os
 import zlib
 from collections.abc import Iterator, Mapping
-from typing import Any, Literal
+from typing import Any
 
 import boto3
 import botocore.config
 import botocore.exceptions
 from localstack_client import session as localstack
 
+from ops.dlq.archive_line import NameTaken, Written
 from shared import errors
 from shared.config import Settings
 
@@ -29,7 +30,6 @@ _AWAY = (
     botocore.exceptions.ResponseStreamingError,
     botocore.exceptions.IncompleteReadError,
 )
-Written = Literal["written", "repeated", "kept"]
 
 
 class Store:
@@ -130,10 +130,6 @@ class Store:
                 f"there is no bucket {self.bucket} at {self.endpoint}; --create-bucket makes it", code="archive_bucket_missing"
             )
         return errors.Unavailable(f"S3 at {self.endpoint} refused: {refused}", code="archive_refused")
-
-
-class NameTaken(Exception):
-    """An object of a topic that was deleted, and had the same name, has this key."""
 
 
 class _Refused(Exception):

@@ -8,15 +8,18 @@ import logging
 import threading
 import time
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
 
 from ops import topics_admin
 from ops.dlq import archive_line, archive_metrics, archive_places
-from ops.dlq.archive_store import Store, Written
+from ops.dlq.archive_line import Written
 from shared import broker, errors, topics
 from shared.config import Settings
+
+if TYPE_CHECKING:
+    from ops.dlq.archive_store import Store
 
 log = logging.getLogger(__name__)
 
@@ -32,7 +35,7 @@ _NO_LONGER_OURS = frozenset({KafkaError.ILLEGAL_GENERATION, KafkaError.UNKNOWN_M
 class Archiver:
     """One reader of every dead-letter topic. `told` hears of each object that S3 confirmed: key, what was done, letters."""
 
-    def __init__(self, settings: Settings, store: Store, told: Callable[[str, Written, int], None]) -> None:
+    def __init__(self, settings: Settings, store: "Store", told: Callable[[str, Written, int], None]) -> None:
         self.stopping = threading.Event()
         self.letters = self.objects = 0
         self._settings, self._store, self._told = settings, store, told
