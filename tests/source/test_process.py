@@ -54,6 +54,20 @@ def test_L03_kill_9_and_restart_lose_nothing(group: Group, start: Start) -> None
     assert group.failed == []
 
 
+def test_L18_a_source_that_was_deleted_and_deployed_again_goes_on_where_it_was(group: Group, start: Start) -> None:
+    """What came while there was no source is delivered, what was handled before is not: the group keeps the place, not the source."""
+    group.produce(*(b'{"n": %d}' % n for n in range(5)))
+    first = start(group)
+    group.wait_committed(5)
+    assert first.stop() == 0
+    group.produce(*(b'{"n": %d}' % n for n in range(5, 8)))
+
+    start(group, size=4, timeout="PT20S")  # another version of its manifest, in another process
+
+    group.wait_committed(8)
+    assert [*range(8)] == [event.json["n"] for event in group.sink.events]
+
+
 def test_SIGTERM_ends_what_is_in_flight_commits_and_exits_0(group: Group, start: Start) -> None:
     """No new delivery begins after SIGTERM; the one in flight ends and is committed; the group is left at once."""
     group.sink.script = sinks.each(lambda _: sinks.Reply(200, {"outcome": "done"}, after_s=1.0))
