@@ -127,22 +127,23 @@ def show(
     shown = 0
     try:
         ends = _assigned(consumer, names, start)
-        terminal.note(f"{'reading' if start is Start.beginning else 'waiting for new records of'} {', '.join(names)}; Ctrl-C ends it")
-        heard = time.monotonic()
-        while (limit is None or shown < limit) and not (until_end and _at_end(consumer, ends)):
-            message = consumer.poll(0.2)
-            if message is None:
-                if idle_s is not None and time.monotonic() - heard > idle_s:
-                    break
-                continue
+        with terminal.until_interrupted() as interrupted:
+            terminal.note(f"{'reading' if start is Start.beginning else 'waiting for new records of'} {', '.join(names)}; Ctrl-C ends it")
             heard = time.monotonic()
-            if (error := message.error()) is not None:
-                raise topics_admin.translated(error, settings.kafka_brokers)
-            if until_end and (message.offset() or 0) >= ends[message.topic() or "", message.partition() or 0]:
-                continue
-            sys.stdout.write((_json_line(message) if json else _text_line(message)) + "\n")
-            sys.stdout.flush()
-            shown += 1
+            while (limit is None or shown < limit) and not interrupted() and not (until_end and _at_end(consumer, ends)):
+                message = consumer.poll(0.2)
+                if message is None:
+                    if idle_s is not None and time.monotonic() - heard > idle_s:
+                        break
+                    continue
+                heard = time.monotonic()
+                if (error := message.error()) is not None:
+                    raise topics_admin.translated(error, settings.kafka_brokers)
+                if until_end and (message.offset() or 0) >= ends[message.topic() or "", message.partition() or 0]:
+                    continue
+                sys.stdout.write((_json_line(message) if json else _text_line(message)) + "\n")
+                sys.stdout.flush()
+                shown += 1
     except KafkaException as exc:
         raise topics_admin.translated(exc.args[0], settings.kafka_brokers) from exc
     except KeyboardInterrupt:

@@ -2,8 +2,10 @@
 
 import contextlib
 import json
+import signal
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from types import FrameType
 from typing import Any
 
 import typer
@@ -94,6 +96,25 @@ def failures() -> Iterator[None]:
     except errors.OrderflowError as exc:
         complain(exc.detail)
         raise typer.Exit(FAILED) from exc
+
+
+@contextlib.contextmanager
+def until_interrupted() -> Iterator[Callable[[], bool]]:
+    """Gives a function that tells whether Ctrl-C was pressed. A second Ctrl-C interrupts as usual.
+
+    An exception out of the signal's handler can be lost in a callback of the Kafka client; a flag cannot.
+    """
+    pressed: list[int] = []
+
+    def note_it(number: int, _frame: FrameType | None) -> None:
+        pressed.append(number)
+        signal.signal(signal.SIGINT, before)
+
+    before = signal.signal(signal.SIGINT, note_it)
+    try:
+        yield lambda: bool(pressed)
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def _cell(value: object) -> str:

@@ -137,8 +137,6 @@ class Settings(BaseSettings):
             faults.append("TELEGRAM_TIMEOUT: must be shorter than NOTIFICATION_LEASE, or a send outlives its lease")
         if not self.lock_timeout < self.statement_timeout < self.delivery_deadline:
             faults.append("STATEMENT_TIMEOUT: must lie between LOCK_TIMEOUT and DELIVERY_DEADLINE")
-        if self.relay_delivery_timeout > self.delivery_deadline - 5:
-            faults.append("RELAY_DELIVERY_TIMEOUT: must end 5s before DELIVERY_DEADLINE, at which PostgreSQL ends an idle transaction")
         if faults:
             raise errors.ConfigError(faults)
 

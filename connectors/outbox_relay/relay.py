@@ -22,12 +22,18 @@ from shared.database import Transaction
 log = logging.getLogger(__name__)
 
 BACKOFF_S, BACKOFF_MAX_S = 0.1, 2.0
+MARK_S = 5.0  # between the last report and the end of the transaction, which PostgreSQL ends by itself after DELIVERY_DEADLINE
 
 
 class Relay:
     """All of it, in threads of its own between `start` and `stop`."""
 
     def __init__(self, settings: Settings) -> None:
+        """Connects to nothing yet. Raises ConfigError where a transaction could not outlive the wait for Kafka."""
+        if settings.relay_delivery_timeout > settings.delivery_deadline - MARK_S:
+            raise errors.ConfigError(
+                [f"RELAY_DELIVERY_TIMEOUT: must end {MARK_S:.0f}s before DELIVERY_DEADLINE, at which PostgreSQL ends an idle transaction"]
+            )
         self._settings = settings
         workers = settings.relay_workers
         self.database = database.connect("relay", settings.model_copy(update={"postgres_connections": workers + 1}), "orderflow-relay")

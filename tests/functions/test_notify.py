@@ -207,7 +207,7 @@ def test_what_does_not_fit_the_deadline_is_answered_503_and_was_not_claimed(
     start_function: Any, database: stack.TestDatabase, telegram: TelegramServer
 ) -> None:
     settings = {"TELEGRAM_ENABLED": "true", "TELEGRAM_BOT_TOKEN": "1:x", "TELEGRAM_CHAT_ID": "4", "TELEGRAM_URL": telegram.url}
-    limits = {"LOCK_TIMEOUT": "100ms", "STATEMENT_TIMEOUT": "200ms", "DELIVERY_DEADLINE": "500ms", "RELAY_DELIVERY_TIMEOUT": "300ms"}
+    limits = {"LOCK_TIMEOUT": "100ms", "STATEMENT_TIMEOUT": "200ms", "DELIVERY_DEADLINE": "500ms"}
     notify = start_function("notify", database.environment() | settings | limits)
     telegram.delay_s = 0.4
     payloads = [controls.paid() for _ in range(4)]

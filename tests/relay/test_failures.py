@@ -6,9 +6,11 @@ import time
 from collections.abc import Callable
 
 import httpx
+import pytest
 from confluent_kafka.admin import AclBinding, AclOperation, AclPermissionType, AdminClient, ResourcePatternType, ResourceType
 
-from shared import config, database
+from connectors.outbox_relay.relay import Relay
+from shared import config, database, errors
 from tests import stack
 from tests.conftest import MakeTopic
 from tests.relay import conftest
@@ -267,3 +269,9 @@ def test_a_database_that_restarts_is_found_again(
     server.start()
     event_id = stack.eventually(lambda: outbox.add(topic), "the database to take a row")
     outbox.until(event_id)
+
+
+def test_a_wait_for_kafka_that_outlives_its_transaction_is_refused_at_start() -> None:
+    """PostgreSQL ends an idle transaction after DELIVERY_DEADLINE, so the last report must come before."""
+    with pytest.raises(errors.ConfigError, match="RELAY_DELIVERY_TIMEOUT"):
+        Relay(config.Settings(relay_delivery_timeout=16.0, delivery_deadline=20.0))

@@ -1,7 +1,6 @@
 """The source with real functions: batches in, rows in the inbox, letters in a real dead-letter topic."""
 
 import json
-import threading
 import uuid
 from base64 import b64decode
 from collections.abc import Callable
@@ -43,11 +42,10 @@ def test_L13_a_killed_function_and_a_poison_record(
     source = start_source(group, size=100, flight=2, settings={"sink_urls": f"function={function.url},letters={router.url}"})
     stack.eventually(lambda: inbox(database) > 0, "the first events")
     function.kill()
-    restart = threading.Timer(0.5, function.start)
-    restart.start()
     group.produce(poison, *plain[half:])
+    stack.eventually(lambda: source.status()["state"] in {"paused", "probing"}, "the source to notice")
+    function.start()
     group.wait_committed(len(payloads) + 1)
-    restart.join()
     assert inbox(database) == len(payloads)
     (letter,) = read(kafka_brokers, letters_topic)
     assert b64decode(letter["original_value"]) == poison
