@@ -134,6 +134,12 @@ class Admin:
         futures = self._client.describe_topics(TopicCollection(there), request_timeout=ANSWER_S) if there else {}
         return {name: str(self._answer(future).topic_id).translate(_URL_SAFE) for name, future in futures.items()}
 
+    def ends(self, places: Iterable[tuple[str, int]]) -> dict[tuple[str, int], int]:
+        """The end of each of these partitions, asked for at once."""
+        wanted = {TopicPartition(*place): _LATEST for place in places}
+        answers = self._client.list_offsets(wanted, request_timeout=ANSWER_S) if wanted else {}
+        return {(part.topic, part.partition): self._answer(future).offset for part, future in answers.items()}
+
     def known(self, names: Iterable[str]) -> None:
         """Raise Refused unless every topic of `names` is there."""
         unknown = sorted(set(names) - self.partitions(internal=True).keys())

@@ -1,7 +1,7 @@
 """Which partitions of the dead-letter topics are this archiver's, where each begins, and what was read of it and is not in S3 yet."""
 
-import functools
 import logging
+import math
 import threading
 import time
 from collections.abc import Callable, Collection
@@ -17,6 +17,7 @@ from shared.config import Settings
 log = logging.getLogger(__name__)
 
 ANSWER_S = 10.0
+AGAIN_S, GIVE_UP_S = 0.5, 30.0
 LOOK_S = 10.0  # how often a topic is asked whether it is still the same one
 _TOPIC_ID = "topic-id="
 
@@ -26,6 +27,7 @@ class Places:
 
     def __init__(self, settings: Settings, topics: Collection[str], stopping: threading.Event) -> None:
         self.known = False  # whether the group has given us anything yet, be it nothing
+        self.patient = False  # whether Kafka may take as long as it likes to say where to begin
         self.paused = False  # whether what is assigned is to be read no further
         self._admin = topics_admin.Admin(settings)
         self._brokers, self._topics, self._stopping = settings.kafka_brokers, list(topics), stopping
@@ -71,11 +73,10 @@ class Places:
         if assigned:
             ids = self._ids()
             starts = [self._start(tp, ids.get(tp.topic, "")) for tp in self._asked(lambda: consumer.committed(assigned, timeout=ANSWER_S))]
+            self._ends |= self._asked(lambda: self._admin.ends((tp.topic, tp.partition) for tp in assigned))
             consumer.incremental_assign(starts)
             if self.paused:
                 consumer.pause(starts)
-            for tp in assigned:
-                self._ends[tp.topic, tp.partition] = self._asked(functools.partial(_end, consumer, tp))
         self.known = True
 
     def on_revoke(self, consumer: Consumer, revoked: list[TopicPartition]) -> None:
@@ -124,21 +125,18 @@ class Places:
             return {}
 
     def _asked(self, question: Callable[[], Any]) -> Any:
+        deadline = time.monotonic() + (math.inf if self.patient else GIVE_UP_S)
         while True:
             try:
                 return question()
-            except KafkaException as exc:
-                error = topics_admin.translated(exc.args[0], self._brokers)
-                if self._stopping.is_set() or not isinstance(error, errors.Unavailable):
+            except (KafkaException, errors.Unavailable) as exc:
+                error = exc if isinstance(exc, errors.Unavailable) else topics_admin.translated(exc.args[0], self._brokers)
+                if self._stopping.is_set() or time.monotonic() > deadline or not isinstance(error, errors.Unavailable):
                     raise error from exc
                 log.warning("Kafka does not say where to begin", extra={"reason": error.detail})
+                self._stopping.wait(AGAIN_S)
 
 
 def place(batch: Batch) -> TopicPartition:
     """What is to be committed once the batch is in S3: its end, and of which topic, for one that is created again has the same name."""
     return TopicPartition(batch.topic, batch.partition, batch.next_offset, f"{_TOPIC_ID}{batch.topic_id}")
-
-
-def _end(consumer: Consumer, tp: TopicPartition) -> int:
-    low_high: tuple[int, int] = consumer.get_watermark_offsets(TopicPartition(tp.topic, tp.partition), timeout=ANSWER_S)
-    return low_high[1]

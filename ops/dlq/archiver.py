@@ -68,6 +68,7 @@ class Archiver:
     def follow(self, every_s: float) -> None:
         """Archive until `stopping` is set, a letter at the latest `every_s` after it was read. Waits for S3 as long as it takes."""
         archive_metrics.watch(self._failing_s, self._held)
+        self._places.patient = True
         self._open()
         try:
             while not self.stopping.is_set():
@@ -95,7 +96,7 @@ class Archiver:
             "topic.metadata.refresh.interval.ms": 5000,
             "queued.max.messages.kbytes": 16384,
         }
-        classic = {"partition.assignment.strategy": "cooperative-sticky", "session.timeout.ms": 10_000, "heartbeat.interval.ms": 500}
+        classic = {"partition.assignment.strategy": "cooperative-sticky", "session.timeout.ms": 6000, "heartbeat.interval.ms": 500}
         protocol: dict[str, Any] = classic if self._settings.kafka_group_protocol == "classic" else {"group.protocol": "consumer"}
         self._consumer = Consumer(config | protocol)
         places = self._places
