@@ -136,9 +136,7 @@ def _change(
     else:
         terminal.note(f"{change.past} {desk.counted(len(changed), 'letter')}")
     if parked:
-        terminal.note(
-            f"{desk.counted(parked, 'event')} of the same orders wait behind them: replay those orders to let them go on", "yellow"
-        )
+        terminal.note(f"{desk.counted(parked, 'event')} of the same orders wait behind them: `orderflow dlq unpark` sends them", "yellow")
     if left:
         terminal.complain(f"not {change.before.value}, or in an open run: {', '.join(left[:20])}")
         raise typer.Exit(terminal.FAILED)

@@ -6,7 +6,7 @@ from typing import Annotated, Any
 import typer
 
 from ops import terminal
-from ops.dlq import archive, change_command, desk, filters, letter_command, query, replay_command, runs_command, tail, view
+from ops.dlq import archive, change_command, desk, filters, letter_command, parked_command, query, replay_command, runs_command, tail, view
 from ops.dlq.filters import State
 
 app = typer.Typer(no_args_is_help=True, help="Dead letters: understand them by cause, edit, replay, discard, archive.")
@@ -17,6 +17,8 @@ app.command("discard")(change_command.discard)
 app.command("restore")(change_command.restore)
 app.command("replay")(replay_command.replay)
 app.command("runs")(runs_command.listed)
+app.command("parked")(parked_command.listed)
+app.command("unpark")(parked_command.unpark)
 app.command("archive")(archive.archive)
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON, for scripts.")]
