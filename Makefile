@@ -29,6 +29,11 @@ demo: $(STAMP) ## from nothing: 5 orders go paid, assembled, notified; one poiso
 	@$(need_java_for_our_broker)
 	@$(ORDERFLOW) demo
 
+.PHONY: demo-dead-letters
+demo-dead-letters: $(STAMP) ## break a customer's notifications and send a wrong event; find the causes, edit, replay, and count
+	@$(need_java_for_our_broker)
+	@$(ORDERFLOW) demo-dead-letters
+
 .PHONY: run
 run: $(STAMP) ## everything, until Ctrl-C: broker, database, topics, migrations, functions, sources, relay
 	@$(need_java_for_our_broker)

@@ -12,6 +12,7 @@ PARTS = {
     "up": ("ops.up", "up", "Start everything, and keep it running until Ctrl-C."),
     "status": ("ops.status", "status", "Say what runs, where it is, and what is not ready."),
     "demo": ("ops.demo", "demo", "Place 5 orders and one poison record, and watch what becomes of them."),
+    "demo-dead-letters": ("ops.demo_dead_letters", "demo_dead_letters", "Break things, find the causes, edit, replay, and count."),
     "topics": ("ops.topics_command", "app", "Topics as contracts/topics.yaml declares them, and records in and out."),
     "event": ("ops.events_command", "app", "Make an event, send it to a function or a topic."),
     "dlq": ("ops.dlq.command", "app", "Dead letters: by cause, one by one; edit, replay, discard, archive."),
