@@ -65,7 +65,7 @@ def changed(value: bytes | None, sets: Sequence[str], unsets: Sequence[str]) -> 
             del holder[int(last) if isinstance(holder, list) else last]
         except KeyError:
             raise terminal.usage(f"--unset {path}: there is no such field") from None
-    return dumped(document)
+    return as_value(document, value)
 
 
 def dumped(document: Any) -> bytes:
@@ -74,6 +74,12 @@ def dumped(document: Any) -> bytes:
         return json.dumps(document, ensure_ascii=False, separators=(",", ":")).encode()
     except UnicodeEncodeError:  # half of a surrogate pair
         return json.dumps(document, separators=(",", ":")).encode()
+
+
+def as_value(document: Any, before: bytes | None) -> bytes:
+    """`document` as a record's value: the bytes of `before` where it says nothing else."""
+    made = dumped(document)
+    return before if before is not None and made == dumped(json.loads(before)) else made
 
 
 def draft(row: Row, held: Record, value: bytes) -> Draft:

@@ -30,7 +30,7 @@ def edited(value: bytes | None) -> bytes:
         found = json.loads(back)
     except (ValueError, RecursionError) as exc:
         raise errors.Refused(f"what came back is not JSON: {exc}", code="not_json") from exc
-    return value if value is not None and found == document else edit.dumped(found)
+    return edit.dumped(found) if document is None else edit.as_value(found, value)
 
 
 def _opened(text: str) -> str:

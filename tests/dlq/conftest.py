@@ -1,11 +1,17 @@
 """What tests of dead letters share."""
 
+import contextlib
+import os
+import pty
+import re
 import socket
-from collections.abc import Callable, Iterator
+import subprocess
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import pytest
 
+from ops import child, home
 from tests import stack
 from tests.dlq.desk import Desk
 from tests.dlq.replaying import Bench
@@ -30,6 +36,28 @@ def unused() -> Iterator[str]:
     with socket.socket() as held:
         held.bind(("127.0.0.1", 0))
         yield f"127.0.0.1:{held.getsockname()[1]}"
+
+
+@pytest.fixture
+def start_in_terminal() -> Callable[..., tuple[int, str]]:
+    """start_in_terminal(arguments, env, answer="") -> exit code and output of `orderflow` on a terminal of its own."""
+
+    def start(arguments: Sequence[str], env: Mapping[str, str], answer: str = "") -> tuple[int, str]:
+        leader, follower = pty.openpty()
+        process = subprocess.Popen(
+            stack.orderflow(*arguments), cwd=home.CHECKOUT, env=child.environment(**env), stdin=follower, stdout=follower, stderr=follower,
+            start_new_session=True,
+        )  # fmt: skip
+        os.close(follower)
+        os.write(leader, answer.encode())
+        shown = b""
+        with contextlib.suppress(OSError):  # the end of a terminal is an error
+            while part := os.read(leader, 65536):
+                shown += part
+        os.close(leader)
+        return process.wait(stack.PATIENCE_S), re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", shown.decode("utf-8", "replace")).replace("\r\n", "\n")
+
+    return start
 
 
 @pytest.fixture
