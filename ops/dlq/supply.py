@@ -3,6 +3,7 @@
 import contextlib
 import json
 import re
+import time
 from collections.abc import Iterable, Iterator, Mapping
 from datetime import datetime
 from pathlib import Path
@@ -17,7 +18,6 @@ from ops.dlq.originals import Original
 from shared import broker, errors, events, letters
 from shared.config import Settings
 
-RECORDS_MAX = 500
 _RFC_3339 = re.compile(r"\d{4}-\d\d-\d\d[Tt ]\d\d:\d\d(:\d\d(\.\d+)?)?([Zz]|[+-]\d\d:\d\d)")
 _REQUIRED = ("specversion", "id", "source", "type")
 
@@ -108,20 +108,20 @@ def _of_partition(consumer: Consumer, span: Span, number: int, brokers: str) -> 
     if first >= last:
         return
     consumer.assign([TopicPartition(topic, number, first)])
+    heard = time.monotonic()
     while True:
-        arrived = consumer.consume(RECORDS_MAX, topics_admin.ANSWER_S)
-        if not arrived:
-            raise errors.Unavailable(f"Kafka at {brokers} gave no record of {topic}[{number}] within {topics_admin.ANSWER_S:.0f} s")
-        for message in arrived:
-            if (error := message.error()) is not None:
-                if error.code() == KafkaError._PARTITION_EOF:
-                    return
-                raise topics_admin.translated(error, brokers)
-            if (message.offset() or 0) >= last:
-                return
-            yield _of_message(topic, message)
-            if (message.offset() or 0) >= last - 1:
-                return
+        message = consumer.poll(0.5)
+        fault = None if message is None else message.error()
+        if message is None or (fault is not None and fault.code() != KafkaError._PARTITION_EOF):  # the client tries again by itself
+            if time.monotonic() - heard > topics_admin.ANSWER_S:
+                raise errors.Unavailable(f"Kafka at {brokers} gave no record of {topic}[{number}] for {topics_admin.ANSWER_S:.0f} s")
+            continue
+        heard, offset = time.monotonic(), message.offset() or 0
+        if fault is not None or offset >= last:
+            return
+        yield _of_message(topic, message)
+        if offset == last - 1:
+            return
 
 
 def _offset(consumer: Consumer, place: TopicPartition, at: int | datetime, high: int) -> int:
