@@ -28,7 +28,7 @@ class Desk(Bench):
 
     def __init__(self, fresh: stack.TestDatabase, kafka: stack.KafkaServer, folder: Path) -> None:
         super().__init__(fresh, kafka.brokers, folder)
-        self.kafka = kafka
+        self.kafka, self.folder = kafka, folder
         for name in self.dead_letters.values():
             kafka.make_topic(1, LETTER_LIMIT, name)
 
