@@ -20,7 +20,7 @@ SOURCE, RELAY = "source", "relay"
 _BROKER = re.compile(r"KAFKA_(BROKERS|SECURITY_|SASL_|SSL_)\w*")
 _TELEGRAM = re.compile(r"TELEGRAM_\w+")
 _TOKEN = re.compile(r"DELIVERY_TOKEN(_FILE)?")
-_NOBODYS = re.compile(r"\w+_POSTGRES_DSN(_FILE)?|ORDERFLOW_\w+_PASSWORD(_FILE)?|PGPASSWORD")
+_NOBODYS = re.compile(r"\w+_POSTGRES_DSN(_FILE)?|ORDERFLOW_\w+_PASSWORD(_FILE)?|PGPASSWORD|AWS_\w+")
 _SECRETS = {_BROKER: {SOURCE, RELAY, "dlq_router"}, _TELEGRAM: {"notify"}, _TOKEN: {SOURCE, *addresses.FUNCTIONS}, _NOBODYS: set[str]()}
 
 
