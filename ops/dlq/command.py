@@ -10,16 +10,6 @@ from ops.dlq import archive, change_command, desk, filters, letter_command, park
 from ops.dlq.filters import State
 
 app = typer.Typer(no_args_is_help=True, help="Dead letters: understand them by cause, edit, replay, discard, archive.")
-app.command("show")(letter_command.show)
-app.command("pull")(letter_command.pull)
-app.command("edit")(change_command.edit)
-app.command("discard")(change_command.discard)
-app.command("restore")(change_command.restore)
-app.command("replay")(replay_command.replay)
-app.command("runs")(runs_command.listed)
-app.command("parked")(parked_command.listed)
-app.command("unpark")(parked_command.unpark)
-app.command("archive")(archive.archive)
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON, for scripts.")]
 
@@ -27,7 +17,6 @@ _LIST = ("letter_id", "state", "consumer", "error_code", "place", "order_id", "f
 _WORDS = ("open", "failed again", "selected", "sent", "done", "discarded", "superseded")
 
 
-@app.command()
 @terminal.failures()
 def groups(
     *,
@@ -71,7 +60,6 @@ def groups(
     terminal.note(f"{desk.counted(sum(row['letters'] for row in found), 'letter')} of {desk.counted(len(found), 'cause')}")
 
 
-@app.command(name="list")
 @terminal.failures()
 def listed(
     *,
@@ -102,7 +90,6 @@ def listed(
         terminal.note(f"there are more: --after {following}")
 
 
-@app.command()
 @terminal.failures()
 def stats(*, consumer: filters.Consumer = None, since: filters.Since = None, until: filters.Until = None, json: Json = False) -> None:
     """Count letters by consumer and state, with the oldest that is open, and the events that wait behind them."""
@@ -132,7 +119,6 @@ def stats(*, consumer: filters.Consumer = None, since: filters.Since = None, unt
     )
 
 
-@app.command()
 @terminal.failures()
 def sync(
     *,
@@ -150,7 +136,6 @@ def sync(
     terminal.say(f"read {desk.counted(report.read, 'record')}, {desk.counted(report.added, 'letter')} new in the index{done}")
 
 
-@app.command(name="tail")
 @terminal.failures()
 def tailed(
     *,
@@ -177,3 +162,24 @@ def _cursor(text: str | None) -> tuple[datetime, str] | None:
 
 def _plain(row: query.Row) -> dict[str, Any]:
     return {name: view.iso(value) for name, value in row.items() if name != "stored_state"}
+
+
+# In the order in which somebody on call needs them.
+for _name, _command in {
+    "groups": groups,
+    "list": listed,
+    "show": letter_command.show,
+    "edit": change_command.edit,
+    "replay": replay_command.replay,
+    "runs": runs_command.listed,
+    "discard": change_command.discard,
+    "restore": change_command.restore,
+    "pull": letter_command.pull,
+    "stats": stats,
+    "tail": tailed,
+    "parked": parked_command.listed,
+    "unpark": parked_command.unpark,
+    "sync": sync,
+    "archive": archive.archive,
+}.items():
+    app.command(_name)(_command)

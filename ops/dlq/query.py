@@ -32,12 +32,10 @@ WITH cause AS (
     SELECT letter.consumer, letter.fingerprint, min(letter.reason) AS reason, min(letter.error_code) AS code, min(letter.place) AS place,
            count(*) AS letters, count(DISTINCT letter.order_id) AS orders,
            min(letter.failed_at) AS first, max(letter.last_failed_at) AS last,
-           EXTRACT(EPOCH FROM clock_timestamp() - min(letter.failed_at))::float8 AS oldest_s
+           EXTRACT(EPOCH FROM clock_timestamp() - min(letter.failed_at))::float8 AS oldest_s,
+           substr(max(to_char(letter.last_failed_at, 'YYYYMMDDHH24MISSUS') || letter.letter_id), 21) AS example
     FROM dlq_letters AS letter WHERE {where} GROUP BY letter.consumer, letter.fingerprint)
-SELECT cause.*, example.letter_id, example.error_message FROM cause, LATERAL (
-    SELECT letter.letter_id, letter.error_message FROM dlq_letters AS letter
-    WHERE letter.consumer = cause.consumer AND letter.fingerprint = cause.fingerprint AND {where}
-    ORDER BY letter.last_failed_at DESC, letter.letter_id LIMIT 1) AS example
+SELECT cause.*, letter.error_message FROM cause JOIN dlq_letters AS letter ON letter.letter_id = cause.example
 ORDER BY cause.letters DESC, cause.consumer, cause.fingerprint
 """
 _GROUP_COLUMNS = (

@@ -6,10 +6,14 @@ from urllib.parse import urlsplit
 
 from connectors.kafka_source import manifest, plan
 from connectors.kafka_source.plan import Source
-from ops import addresses, home, programs
+from ops import addresses, home
 from ops.dlq import inboxes
 from shared import errors, topics
 from shared.config import Settings
+
+MANIFEST = "infra/knative/sources.yaml"  # as ops.programs has it, which brings Alembic along: half a second
+
+ANY = "*"  # any consumer, where the address was given
 
 
 def sources(settings: Settings, *, url: str | None = None) -> Mapping[str, Source]:
@@ -19,7 +23,7 @@ def sources(settings: Settings, *, url: str | None = None) -> Mapping[str, Sourc
     """
     known = "" if settings.sink_url_template else ",".join(f"{name.replace('_', '-')}={at}" for name, at in addresses.functions().items())
     told = settings.model_copy(update={"sink_urls": ",".join(filter(None, (known, settings.sink_urls)))})
-    planned = {source.name: source for source in plan.sources(manifest.read(home.CHECKOUT / programs.MANIFEST), told)}
+    planned = {source.name: source for source in plan.sources(manifest.read(home.CHECKOUT / MANIFEST), told)}
     found = {group: planned[consumer.source] for group, consumer in inboxes.by_group(settings).items() if consumer.source in planned}
     if url is None:
         return found
@@ -30,14 +34,17 @@ def sources(settings: Settings, *, url: str | None = None) -> Mapping[str, Sourc
     if parts.scheme not in {"http", "https"} or not parts.hostname:
         raise errors.ConfigError([f"--url {url!r}: must be http://host[:port][/path]"])
     health = f"{parts.scheme}://{parts.netloc}/health"
-    return {group: dataclasses.replace(source, sink=url, health=health) for group, source in found.items()}
+    there = {group: dataclasses.replace(source, sink=url, health=health) for group, source in found.items()}
+    return there | {ANY: dataclasses.replace(next(iter(there.values())), extensions={})}
 
 
 def source_of(found: Mapping[str, Source], group: str) -> Source:
-    """The source of `group`. Raises Refused where no manifest feeds it."""
+    """The source of `group`; with an address that was given also of a consumer that is no more. Raises Refused where there is none."""
+    if group not in found and ANY in found:
+        return dataclasses.replace(found[ANY], group=group)
     if group not in found:
         raise errors.Refused(
-            f"{group} is no consumer that {programs.MANIFEST} feeds (there are {', '.join(sorted(found))}): its letters cannot be sent",
+            f"{group} is no consumer that {MANIFEST} feeds (there are {', '.join(sorted(found))}): say --url to send its letters to another",
             code="unknown_consumer",
         )
     return found[group]

@@ -9,7 +9,8 @@ from typing import Any
 import httpx
 from confluent_kafka import Producer
 
-from ops.dlq import inboxes
+from ops import programs
+from ops.dlq import inboxes, targets
 from shared import config, letters
 from tests import conftest, controls, stack
 from tests.dlq.desk import ASSEMBLY, LETTER_LIMIT, ORDER, PAYMENT, Desk
@@ -268,3 +269,8 @@ def test_every_consumer_has_its_inbox_by_both_its_names() -> None:
     found = inboxes.by_group(settings)
     assert found["renamed"] == found[ORDER]
     assert found[ORDER].inbox == "order_inbox_events"
+
+
+def test_the_manifests_are_those_that_up_reads() -> None:
+    """The replay commands name their file again, for ops.programs is slow to import."""
+    assert targets.MANIFEST == programs.MANIFEST
