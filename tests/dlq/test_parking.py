@@ -259,6 +259,10 @@ def test_nobody_passes_by_guessing(start: Start, bench: Bench) -> None:
         assert order.send(event, orderflowreplay="guessed") == (200, "parked")
         assert order.send(event, orderflowreplay="run") == (200, "parked")
     bench.database.run(item, n=2, id=mine)
+    for change in ("status = 'selected'", "open = false", "consumer = 'assembly-service'"):
+        bench.database.run(f"UPDATE dlq_run_items SET {change} WHERE n = 2")
+        assert order.send(failed, orderflowreplay="run") == (200, "parked")
+        bench.database.run("UPDATE dlq_run_items SET status = 'sent', open = true, consumer = 'order-service' WHERE n = 2")
     assert order.send(second, orderflowreplay="run") == (200, "parked")
     bench.database.run("UPDATE dlq_runs SET state = 'abandoned'")
     assert order.send(failed, orderflowreplay="run") == (200, "parked")
@@ -306,6 +310,19 @@ def test_a_letter_that_lies_after_a_parked_event_is_sent_after_it(start: Start, 
     assert order.handled() == [event["event_id"] for event in events]
 
 
+def test_what_is_parked_before_a_letter_goes_before_it(start: Start, bench: Bench) -> None:
+    """The letter that it waited behind was discarded; the replay of a later one sends it first."""
+    order = start(ORDER)
+    events = [order.event("one") for _ in range(4)]
+    void = order.fail(events[0])
+    assert order.send(events[1]) == (200, "parked")
+    later = order.fail(events[2])
+    assert order.send(events[3]) == (200, "parked")
+    assert commands.run(replaying.app, "discard", void, "--reason", "void", "--yes", env=bench.env).code == 0
+    assert bench.replay(later, "--yes").code == 0
+    assert order.handled() == [event["event_id"] for event in events[1:]]
+
+
 def test_after_a_discard_unpark_lets_the_order_go_on(start: Start, bench: Bench) -> None:
     """Nothing holds the parked events up then, and `parked` says so; a key whose letter is open is left alone."""
     order = start(ORDER)
@@ -341,8 +358,28 @@ def test_a_replay_that_was_killed_is_resumed_and_none_is_handled_twice(
     assert bench.database.run("SELECT count(*) FROM order_outbox_events") == [[41]]
 
 
-def test_two_replays_of_one_order_wait_for_each_other(start: Start, bench: Bench, start_process: conftest.StartProcess) -> None:
-    """The second holds the key only when the first lets go of it: every event is sent once."""
+def test_a_replay_waits_for_who_holds_the_key(start: Start, bench: Bench, start_process: conftest.StartProcess) -> None:
+    """Nothing of the order is sent while another session holds it, everything of others is; then the rest follows."""
+    order = start(ORDER)
+    bench.env |= ON
+    held, free = order.event("held"), order.event("free")
+    for event in (held, free):
+        order.fail(event)
+    holder = database.Database(bench.database.dsn(), settings=config.Settings(), application="test")
+    with holder.session() as session:
+        assert parked.Key(ORDER, "held").hold(session)
+        process = start_process(bench.command("replay", "--all", "--yes"), bench.env)
+        stack.eventually(lambda: order.handled() == [free["event_id"]], "the other order to be handled")
+        time.sleep(1)
+        assert order.handled() == [free["event_id"]]
+        assert process.alive()
+    assert process.wait() == 0, process.text
+    assert order.handled() == [free["event_id"], held["event_id"]]
+    holder.close()
+
+
+def test_two_replays_of_one_order_send_each_event_once(start: Start, bench: Bench, start_process: conftest.StartProcess) -> None:
+    """Each has one of the letters; whichever comes first, what is parked follows the second in its order."""
     order = start(ORDER)
     first, second = order.event("one"), order.event("one")
     letters = [order.fail(first), order.fail(second)]
