@@ -1,5 +1,6 @@
 """`orderflow dlq`: dead letters by cause, one by one, as they come; each command first catches up with their topics."""
 
+from collections.abc import Callable
 from datetime import datetime
 from typing import Annotated, Any
 
@@ -165,7 +166,7 @@ def _plain(row: query.Row) -> dict[str, Any]:
 
 
 # In the order in which somebody on call needs them.
-for _name, _command in {
+_COMMANDS: dict[str, Callable[..., None]] = {
     "groups": groups,
     "list": listed,
     "show": letter_command.show,
@@ -181,5 +182,6 @@ for _name, _command in {
     "unpark": parked_command.unpark,
     "sync": sync,
     "archive": archive.archive,
-}.items():
+}
+for _name, _command in _COMMANDS.items():
     app.command(_name)(_command)
