@@ -135,7 +135,7 @@ def credentials() -> Iterator[None]:
 @pytest.fixture
 def shelf(kafka_brokers: str, make_topic: conftest.MakeTopic, s3: str) -> Shelf:
     """Three fresh topics, a fresh group, a fresh bucket."""
-    made = Shelf(kafka_brokers, [make_topic(2, {"max.message.bytes": "4194304"}), make_topic(), make_topic()], s3)
+    made = Shelf(kafka_brokers, [make_topic(2, {"max.message.bytes": "4194304", "retention.ms": "-1"}), make_topic(), make_topic()], s3)
     made.s3.create_bucket(Bucket=made.bucket)
     return made
 
@@ -252,7 +252,7 @@ def test_a_topic_that_is_created_again_takes_no_object_of_the_old_one(kafka: sta
     client = AdminClient(stack.CLIENT | {"bootstrap.servers": shelf.brokers})
     client.delete_topics([shelf.topic])[shelf.topic].result(stack.PATIENCE_S)
     stack.eventually(lambda: shelf.topic not in client.list_topics(timeout=5).topics, "the topic to be gone")
-    kafka.make_topic(2, name=shelf.topic)
+    kafka.make_topic(2, {"retention.ms": "-1"}, shelf.topic)
     shelf.write(letter(3), letter(4), letter(5), at=day)
     shelf.committed(2, "topic-id=of-the-old-one")  # not every broker forgets a group's place together with its topic
 
