@@ -36,20 +36,23 @@ class _Rate(ProgressColumn):
 
 
 class Progressing:
-    """The view of one run. `quiet` prints no lines: the summary is to be JSON."""
+    """The view of one run: the bar on standard error, the lines on standard output, each as it is a terminal or not.
+
+    `quiet` prints no lines: the summary is to be JSON.
+    """
 
     def __init__(self, total: int, done: int, *, quiet: bool) -> None:
         self.failures: list[dict[str, str]] = []
         self.failed = 0
         self.behind: Behind | None = None
-        self._quiet = quiet
-        self._waiting_since: float | None = None
+        self._lines = not quiet and not sys.stdout.isatty()
+        self._waiting: dict[str, float] = {}
         self._bar: Progress | None = None
         self._task = TaskID(0)
         if sys.stderr.isatty():
             self._bar = Progress(
                 SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), _Rate(), TimeRemainingColumn(),
-                console=Console(stderr=True, highlight=False),
+                console=Console(stderr=True, highlight=False), redirect_stdout=False,
             )  # fmt: skip
             self._task = self._bar.add_task("replaying", total=total, completed=done)
 
@@ -77,22 +80,21 @@ class Progressing:
         reason = ": ".join(part for part in (result.code, result.detail) if part)
         if self._bar is not None:
             self._bar.advance(self._task)
-            if result.status in {"failed_again", "skipped"}:
+            if not self._lines and result.status in {"failed_again", "skipped"}:
                 style = "red" if result.status == "failed_again" else "yellow"
                 self._bar.console.print(Text(f"{name}  {WORDS[result.status]}  {terminal.printable(reason.encode())}", style=style))
-        elif not self._quiet:
+        if self._lines:
             terminal.table([name, WORDS[result.status], reason], [])
 
     def waits(self, where: str, reason: str | None) -> None:
         """What the items go to is away, or there again (no reason)."""
-        if reason is not None and self._waiting_since is None:
-            self._waiting_since = time.monotonic()
+        if reason is not None and where not in self._waiting:
+            self._waiting[where] = time.monotonic()
             self._say(f"waiting for {where}: {terminal.printable(reason.encode())} (Ctrl-C ends it; it can be resumed)")
-        elif reason is None and self._waiting_since is not None:
-            self._say(f"{where} is there again after {time.monotonic() - self._waiting_since:.0f} s")
-            self._waiting_since = None
+        elif reason is None and (since := self._waiting.pop(where, None)) is not None:
+            self._say(f"{where} is there again after {time.monotonic() - since:.0f} s")
         if self._bar is not None:
-            self._bar.update(self._task, description="replaying" if self._waiting_since is None else "waiting")
+            self._bar.update(self._task, description="waiting" if self._waiting else "replaying")
 
     def _say(self, line: str) -> None:
         if self._bar is not None:

@@ -216,7 +216,7 @@ def _record(original: Original) -> Record:
 
 def _done(answer: Answer, tries: int) -> Result:
     if answer is PARKED:
-        return Result("done", PARKED.outcome, "parked: it waits behind an open letter of its order", tries)
+        return Result("skipped", PARKED.outcome, "it waits behind an open letter of its order", tries)
     return Result("duplicate" if answer is DUPLICATE else "done", tries=tries)
 
 

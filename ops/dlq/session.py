@@ -45,6 +45,8 @@ def force_before(settings: Settings, groups: Mapping[str, int]) -> dict[str, str
     """Now, by the clocks of these consumers' inboxes: rows that come later are this run's own."""
     found, known = {}, inboxes.by_group(settings)
     for group in groups:
+        if group not in known:
+            raise errors.Refused(f"{group} is no consumer of contracts/topics.yaml: where its inbox is, --force cannot know")
         inbox = Inbox(known[group], settings)
         try:
             found[group] = inbox.now()
@@ -76,6 +78,8 @@ def carry_out(settings: Settings, kept: Database, run: runs.Run, options: Option
             asyncio.run(_sent(settings, kept, run, options, list(groups), stop, view))
         except errors.OrderflowError as exc:
             failure = exc
+        except KeyboardInterrupt:  # asked for twice: nothing was waited for
+            stop.number = stop.number or signal.SIGINT
     _summed_up(kept, run, view, failure, stop, json=json)
     if left_out:
         raise typer.Exit(terminal.FAILED)
@@ -86,7 +90,8 @@ async def _sent(  # noqa: PLR0917  the parts of a run
 ) -> None:
     senders, removals = _senders(settings, run, options, groups, stop, view), _inboxes(settings, options, groups)
     if run.kind == "letters" and options.to_topic is None:
-        view.behind = behind.Behind(settings, kept, senders, stop)
+        known = inboxes.by_group(settings)
+        view.behind = behind.Behind(settings, kept, {group: sender for group, sender in senders.items() if group in known}, stop)
     plan = replay.Plan(
         senders=senders,
         unpack=replay.of_letter if run.kind == "letters" else replay.of_event,
@@ -163,7 +168,7 @@ def _summed_up(kept: Database, run: runs.Run, view: Progressing, failure: errors
     if numbers.left and now.state == "open":
         command = "orderflow dlq replay" if run.kind == "letters" else "orderflow replay"
         terminal.note(f"{numbers.left} are left; go on with `{command} --resume {run.run_id}`", "bold yellow")
-    if stop.number is not None:
+    if stop.number is not None and numbers.left:
         raise typer.Exit(128 + stop.number)
     if failure is not None or numbers.failed_again or numbers.left:
         raise typer.Exit(terminal.FAILED)

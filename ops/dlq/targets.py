@@ -44,7 +44,7 @@ def source_of(found: Mapping[str, Source], group: str) -> Source:
         return dataclasses.replace(found[ANY], group=group)
     if group not in found:
         raise errors.Refused(
-            f"{group} is no consumer that {MANIFEST} feeds (there are {', '.join(sorted(found))}): say --url to send its letters to another",
+            f"{group} is no consumer that {MANIFEST} feeds (there are {', '.join(sorted(found))}): --url sends its letters elsewhere",
             code="unknown_consumer",
         )
     return found[group]

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from ops.dlq import archive_line, supply
+from ops.dlq import archive_line, originals, supply
 from tests import controls, stack
 from tests.conftest import MakeTopic, StartFunction, StartProcess
 from tests.dlq.replaying import ASSEMBLED, ASSEMBLY, ORDER, PAYMENT, Bench
@@ -207,7 +207,7 @@ def test_force_repeats_a_message_once_and_not_again_when_the_run_is_resumed(
     bench.database.run(
         "UPDATE dlq_run_items SET status = 'sent', code = NULL, open = true, item = :item WHERE run_id = :run",
         run=bench.run_id(),
-        item=supply.Original(topic, json.dumps(payload).encode()).pack(),
+        item=originals.Original(topic, json.dumps(payload).encode()).pack(),
     )
 
     told = bench.events("--resume", bench.run_id(), "--json").json()

@@ -1,5 +1,8 @@
 """Runs that are ended, killed, resumed, abandoned, or meet each other: nothing is lost, and nothing has a second effect."""
 
+import contextlib
+import os
+import re
 import signal
 import subprocess
 import threading
@@ -71,6 +74,46 @@ def test_ctrl_c_finishes_what_is_in_flight_and_says_how_to_go_on(bench: Bench, n
     assert (0, 30) == (ran.code, len(sink.requests)), ran.err
     assert 30 == len({event.attributes["id"] + str(event.offset) for event in sink.events})
     assert {"done": 30} == bench.states()
+
+
+def test_ctrl_c_twice_waits_for_nothing(bench: Bench, new_sink: NewSink, start_process: StartProcess) -> None:
+    """What was in flight is sent again by the resumed run."""
+    sink = new_sink()
+    sink.script = sinks.each(lambda _: sinks.Reply(200, {"outcome": "done"}, after_s=25))
+    bench.sinks(order_on_assembled=sink.url)
+    bench.fail(ORDER, *(controls.assembled() for _ in range(3)))
+    process = start_process(bench.command("replay", "--all", "--yes", "--in-flight", "2"), bench.env)
+    stack.eventually(lambda: len(sink.requests) == 2, "letters on their way")
+    process.send(signal.SIGINT)
+    stack.eventually(lambda: "once more ends it at once" in process.text, "the first answer")
+
+    assert 130 == process.stop(signal.SIGINT, within_s=20)
+
+    assert f"orderflow dlq replay --resume {bench.run_id()}" in process.text
+    sink.script = sinks.each(lambda _: sinks.OK)
+    assert 0 == bench.replay("--resume", bench.run_id()).code
+    assert (5, {"done": 3}) == (len(sink.requests), bench.states())
+
+
+def test_on_a_terminal_a_bar_tells_rate_and_time_left(bench: Bench, new_sink: NewSink) -> None:
+    """And every letter that failed again has its line; standard output, which is no terminal here, has a line for each letter."""
+    sink = new_sink()
+    sink.script = sinks.each(lambda event: sinks.refuse("nope") if event.offset == 9 else sinks.Reply(200, after_s=0.1))
+    bench.sinks(order_on_assembled=sink.url)
+    bench.fail(ORDER, *(controls.assembled() for _ in range(30)))
+    shown, end = os.openpty()
+    env = child.environment(**bench.env, TERM="xterm", COLUMNS="160")
+    with subprocess.Popen(
+        child.guarded(bench.command("replay", "--all", "--yes", "--in-flight", "2")), env=env, stdout=-1, stderr=end
+    ) as run:
+        os.close(end)
+        seen = read_all(shown)
+        assert run.stdout is not None
+        lines = run.stdout.read().decode().splitlines()
+
+    assert 1 == run.returncode
+    assert re.search(r"replaying.*\d+/30.*\d+/s.*\d:\d\d:\d\d", seen), seen
+    assert (30, 1) == (len(lines), len([line for line in lines if "failed again\tnope" in line]))
 
 
 def test_an_outage_is_waited_for_and_costs_no_letter(bench: Bench, new_sink: NewSink) -> None:
@@ -227,6 +270,17 @@ def test_a_run_whose_selection_was_never_complete_is_not_resumed(bench: Bench) -
     assert 0 == bench.runs("--abandon", "half").code
 
 
+def test_letters_of_a_consumer_that_is_no_more_go_where_they_are_sent(bench: Bench, new_sink: NewSink) -> None:
+    """Its group was renamed: without an address they cannot be sent, with one they can."""
+    sink = new_sink()
+    bench.fail(ORDER, controls.assembled())
+    bench.database.run("UPDATE dlq_letters SET consumer = 'renamed-long-ago'")
+
+    assert (1, True) == ((ran := bench.replay("--all", "--yes")).code, "--url sends its letters elsewhere" in ran.err)
+    assert (1, True) == ((ran := bench.replay("--all", "--yes", "--url", sink.url, "--force")).code, "where its inbox is" in ran.err)
+    assert (0, 1) == ((ran := bench.replay("--all", "--yes", "--url", sink.url)).code, len(sink.requests)), ran.err
+
+
 def test_runs_tell_how_far_they_came(bench: Bench, new_sink: NewSink) -> None:
     """The list has the numbers; one run has each item with its result."""
     sink = new_sink()
@@ -243,6 +297,16 @@ def test_runs_tell_how_far_they_came(bench: Bench, new_sink: NewSink) -> None:
     items = {item["id"]: item for item in bench.runs(told["run_id"], "--json").json()["items"]}
     assert ("failed_again", "nope", 1) == tuple(items[bad][name] for name in ("status", "code", "tries"))
     assert "1 failed again" in bench.runs(told["run_id"]).err
+
+
+def read_all(descriptor: int) -> str:
+    """What a terminal shows, until nobody writes to it any more."""
+    shown = b""
+    with contextlib.suppress(OSError):
+        while some := os.read(descriptor, 65536):
+            shown += some
+    os.close(descriptor)
+    return shown.decode()
 
 
 def count_effects(bench: Bench) -> None:
