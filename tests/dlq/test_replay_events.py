@@ -8,14 +8,19 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import typer
+from moto.server import ThreadedMotoServer
 
-from ops.dlq import archive_line, originals, supply
+from ops.dlq import archive, archive_line, originals, supply
 from tests import controls, stack
 from tests.conftest import MakeTopic, StartFunction, StartProcess
 from tests.dlq.replaying import ASSEMBLED, ASSEMBLY, ORDER, PAYMENT, Bench
+from tests.ops import commands
 from tests.source import sinks
 
 NewSink = Callable[[], sinks.Sink]
+archive_app = typer.Typer()
+archive_app.command("archive")(archive.archive)
 SETTING = "KAFKA_ORDER_ASSEMBLY_COMPLETED_TOPIC"
 
 
@@ -254,6 +259,35 @@ def test_what_is_asked_for_wrongly_is_said(bench: Bench, topic: str, tmp_path: P
     ]:
         ran = bench.events(*arguments)
         assert (True, True) == (ran.code in {1, 2}, fault in ran.err), (arguments, ran.err)
+
+
+def test_events_of_the_archive_go_to_the_consumer_that_failed(bench: Bench, make_topic: MakeTopic, new_sink: NewSink) -> None:
+    """Archived, and forgotten everywhere else: they are sent from S3, in a span of time, to nobody but their consumer."""
+    sink, other = new_sink(), new_sink()
+    bench.sinks(order_on_assembled=sink.url, notify=other.url)
+    for name in bench.dead_letters.values():
+        make_topic(name=name)
+    payload = controls.assembled()
+    bench.fail(ORDER, payload)
+    bench.fail(ASSEMBLED, controls.assembled())
+    rows = bench.database.run("DELETE FROM dlq_letters RETURNING value")
+    bench.produce(bench.dead_letters["assembly.dlq"], *(bytes(value) for (value,) in rows))
+    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+    server.start()
+    try:
+        bench.env |= {"DLQ_ARCHIVE_BUCKET": "letters", "DLQ_ARCHIVE_ENDPOINT": "http://{}:{}".format(*server.get_host_and_port())}
+        bench.env |= {"AWS_ACCESS_KEY_ID": "key", "AWS_SECRET_ACCESS_KEY": "secret"}
+        kept = commands.run(archive_app, "--create-bucket", "--json", env=bench.env)
+        assert 2 == kept.json()["letters"], kept.err
+
+        later = bench.events("--archive", "--consumer", ORDER, "--from", (datetime.now(UTC) + timedelta(hours=1)).isoformat(), "--yes")
+        ran = bench.events("--archive", "--consumer", ORDER, "--from", (datetime.now(UTC) - timedelta(hours=1)).isoformat(), "--yes")
+    finally:
+        server.stop()
+
+    assert (0, "there is no event to be sent\n") == (later.code, later.err)
+    assert 0 == ran.code, ran.err
+    assert ([payload], []) == ([event.json for event in sink.events], other.requests)
 
 
 def test_letters_of_the_archive_are_events_again(bench: Bench) -> None:
