@@ -196,7 +196,7 @@ class Crashing(archive_store.Store):
         raise Crashed
 
 
-def test_L02_a_crash_between_s3_and_the_commit_repeats_the_object_and_loses_no_line(shelf: Shelf) -> None:
+def test_L03_a_crash_between_s3_and_the_commit_repeats_the_object_and_loses_no_line(shelf: Shelf) -> None:
     shelf.write(letter(1), letter(2))
     with pytest.raises(Crashed):
         archiver.Archiver(shelf.settings, Crashing(shelf.settings), lambda *_: None).once(lambda *_: None)
@@ -372,7 +372,7 @@ def test_following_waits_for_s3_shows_that_it_does_and_ends_in_good_order(shelf:
     assert shelf.committed() == 2
 
 
-def test_L02_of_two_followers_one_is_killed_and_nothing_is_lost(shelf: Shelf, start_process: conftest.StartProcess) -> None:
+def test_L03_of_two_followers_one_is_killed_and_nothing_is_lost(shelf: Shelf, start_process: conftest.StartProcess) -> None:
     followers = [start_process(FOLLOW, shelf.env) for _ in range(2)]
     written: list[bytes] = []
 
