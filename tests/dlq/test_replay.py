@@ -113,7 +113,7 @@ def test_three_retries_of_500_and_then_it_failed_again(bench: Bench, new_sink: N
     assert "failed again\tbug: ZeroDivisionError" in ran.out
 
 
-def test_O7_a_duplicate_is_done_and_sent_once(bench: Bench, start_function: StartFunction) -> None:
+def test_O07_a_duplicate_is_done_and_sent_once(bench: Bench, start_function: StartFunction) -> None:
     """What the inbox knows is answered as a duplicate: it settles the letter, and nothing is sent again."""
     function = start_function("order_on_assembled", bench.env)
     bench.sinks(order_on_assembled=function.url)
@@ -130,7 +130,7 @@ def test_O7_a_duplicate_is_done_and_sent_once(bench: Bench, start_function: Star
     assert [["duplicate", 1]] == bench.database.run("SELECT status, attempts FROM dlq_run_items WHERE letter_id = :id", id=second)
 
 
-def test_D2_a_done_event_is_not_handled_again_hours_later(bench: Bench, start_function: StartFunction) -> None:
+def test_D02_a_done_event_is_not_handled_again_hours_later(bench: Bench, start_function: StartFunction) -> None:
     """The inbox's memory is not a window of minutes."""
     function = start_function("order_on_assembled", bench.env)
     bench.sinks(order_on_assembled=function.url)
@@ -164,7 +164,7 @@ def test_letters_of_one_order_go_in_their_original_order(bench: Bench, new_sink:
     assert 1 < sink.in_flight_max <= 6
 
 
-def test_D4_only_the_new_version_of_an_edited_letter_is_sent(bench: Bench, new_sink: NewSink) -> None:
+def test_D04_only_the_new_version_of_an_edited_letter_is_sent(bench: Bench, new_sink: NewSink) -> None:
     """The superseded one cannot be sent by its id nor by a filter."""
     sink = new_sink()
     bench.sinks(order_on_assembled=sink.url)
