@@ -81,6 +81,8 @@ class Parking:
 
     def __init__(self, function: str, table: str, settings: Settings, *, leased: bool) -> None:
         consumers = [(topic, consumer) for topic, consumer in topics.catalogue(settings).consumers() if consumer.function == function]
+        if not consumers:
+            log.error("nothing can be parked: contracts/topics.yaml names no consumer of this function", extra={"function": function})
         self._by_topic = {topic.name: consumer.group for topic, consumer in consumers}
         self._by_event = {topic.event: consumer.group for topic, consumer in consumers}
         known = f"SELECT event_id, event_type, order_id FROM {table} WHERE event_id = ANY(:ids::text[])"  # noqa: S608  a table of ours

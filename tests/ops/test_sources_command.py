@@ -78,3 +78,11 @@ def test_sources_that_do_not_run_are_a_failure_that_says_where_they_were_looked_
     ran = commands.run(sources_command.app, "list", env={"SOURCE_CONTROL_URL": f"http://{unused_address}"})
 
     assert (ran.code, unused_address in ran.err, "orderflow status" in ran.err) == (1, True, True)
+
+
+def test_resume_takes_how_many_letters_to_accept(run: Run) -> None:
+    eventually(lambda: _state(run, "running"), "the source to run")
+
+    assert run("resume", "--all", "--accept-letters", "7").code == 0
+    assert _state(run, "running")["breaker"] == {"open": False, "letters_in_a_row": 0, "letters_in_window": 0, "accept_letters": 7}
+    assert run("resume", "--all", "--accept-letters", "0").code == 2
