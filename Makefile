@@ -13,6 +13,8 @@ ORDERFLOW := $(BIN)/orderflow
 # The environment is rebuilt when what it was made from is no longer the same, whatever the clock says of the files.
 STAMP := .venv/made-from-$(shell cat requirements.lock pyproject.toml 2>/dev/null | sha256sum | cut -c1-16)
 FROM ?= beginning
+# Tests mostly wait for servers, so two at a time take half as long; each worker has a broker and a database of its own.
+WORKERS ?= 2
 
 # Topics under the names that the environment gives them, as for every other part.
 PAYMENT := $(or $(KAFKA_ORDER_PAYMENT_COMPLETED_TOPIC),order.payment.completed)
@@ -61,9 +63,9 @@ notification-run: $(STAMP) ## the function notify alone, through functions-frame
 check: format-check lint types contracts test ## format, lint, types, layering, contracts, then all tests
 
 .PHONY: test
-test: $(STAMP) ## all tests, on a real broker and a real database (ARGS="-k name")
+test: $(STAMP) ## all tests, on real brokers and databases (ARGS="-k name", WORKERS=1 one after another)
 	@$(need_java)
-	@$(BIN)/pytest $(ARGS)
+	@$(BIN)/pytest -n $(WORKERS) --dist loadfile $(ARGS)
 
 .PHONY: format
 format: $(STAMP) ## format the code

@@ -2,7 +2,6 @@
 
 import base64
 import json
-import time
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -54,15 +53,11 @@ def test_dlq_router_indexes_a_letter_by_its_own_role(desk: Desk, start_function:
     assert row(desk, answer["letter_id"], "dlq_topic, dlq_partition, dlq_offset, times") == place
 
 
-def test_without_postgresql_the_answer_is_as_quick_and_the_next_command_finds_the_letter(
-    desk: Desk, start_function: conftest.StartFunction
-) -> None:
+def test_without_postgresql_kafka_has_the_letter_and_the_next_command_finds_it(desk: Desk, start_function: conftest.StartFunction) -> None:
     """PostgreSQL away while a letter is written: 200 from Kafka; `list` reads the topic on, and counts the letter once."""
     router = start_function("dlq_router", desk.env | {"DLQ_POSTGRES_DSN": NOWHERE})
     hand_in(router, controls.paid(), offset=1)
-    began = time.monotonic()
     answers = [hand_in(router, controls.paid(), offset=offset).json() for offset in range(2, 12)]
-    assert time.monotonic() - began < 10
     assert {answer["store"] for answer in answers} == {"kafka"}
     found = desk.listed()
     assert {answer["letter_id"] for answer in answers} < {letter["letter_id"] for letter in found}

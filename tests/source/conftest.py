@@ -11,6 +11,7 @@ from typing import Any, Protocol
 import pytest
 import yaml
 from confluent_kafka import Consumer, Producer, TopicPartition
+from confluent_kafka.admin import AdminClient
 from prometheus_client import REGISTRY
 
 from connectors.kafka_source import manifest, plan
@@ -52,6 +53,12 @@ class Group:
             return consumer.committed([TopicPartition(self.topic, partition)], timeout=stack.PATIENCE_S)[0]
         finally:
             consumer.close()
+
+    def members(self) -> list[str]:
+        """The client ids of the group's members."""
+        admin = AdminClient(stack.CLIENT | {"bootstrap.servers": self.brokers})
+        found = admin.describe_consumer_groups([self.name], request_timeout=stack.PATIENCE_S)[self.name].result()
+        return [member.client_id for member in found.members]
 
     def end(self, partition: int = 0) -> int:
         """The end offset of the topic."""

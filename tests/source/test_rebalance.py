@@ -2,7 +2,6 @@
 
 import collections
 import threading
-import time
 from collections.abc import Iterator
 
 import pytest
@@ -105,13 +104,11 @@ def test_O06_a_rebalance_during_a_backoff(wide: Group, start_source: StartSource
 
 def test_a_revoke_does_not_wait_for_ever(wide: Group, start_source: StartSource) -> None:
     """A request that outlives SHUTDOWN_TIMEOUT does not hold the partition: it is let go uncommitted and comes again."""
-    wide.sink.script = sinks.each(lambda _: sinks.Reply(200, {"outcome": "done"}, after_s=8.0))
+    wide.sink.script = sinks.each(lambda _: sinks.Reply(200, {"outcome": "done"}, after_s=3600.0))
     wide.produce(b"1")
     first = start_source(wide, settings={"shutdown_timeout": 0.5})
     stack.eventually(lambda: len(wide.sink.events) == 1, "the event in flight")
-    began = time.monotonic()
     first.stop()
-    assert time.monotonic() - began < 6
     assert wide.committed() in {None, 0}
     wide.sink.script = sinks.each(lambda _: sinks.OK)
     start_source(wide)
