@@ -102,7 +102,8 @@ def failures() -> Iterator[None]:
 def until_interrupted() -> Iterator[Callable[[], bool]]:
     """Gives a function that tells whether Ctrl-C was pressed. A second Ctrl-C interrupts as usual.
 
-    An exception out of the signal's handler can be lost in a callback of the Kafka client; a flag cannot.
+    A flag rather than an exception, which could arise inside a callback of the Kafka client; and it works, too, where the process was
+    started with SIGINT ignored, as a shell starts what it puts in the background.
     """
     pressed: list[int] = []
 

@@ -15,10 +15,10 @@ def follow(consumer: str | None, *, limit: int | None, json: bool) -> None:
     names = [topic.name for topic in topics.catalogue(settings).dead_letter_topics]
     shown: set[tuple[str, Any]] = set()
     try:
-        with tail.tail(settings, names) as now:
+        with tail.tail(settings, names) as now, terminal.until_interrupted() as interrupted:
             _catch_up()
             terminal.note("waiting for new letters; Ctrl-C ends it")
-            while limit is None or len(shown) < limit:
+            while (limit is None or len(shown) < limit) and not interrupted():
                 now.read(0.5)
                 found, now.records = now.records, []
                 for message in found:
