@@ -44,7 +44,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         listening = socket.create_server((given.control_host, given.control_port))
     except OSError as exc:
         where = f"{given.control_host}:{given.control_port}"
-        log.error("the control port %s is taken: end who has it, or give --control-port another", where, extra={"reason": str(exc)})  # noqa: TRY400
+        log.error("the control port %s is taken: end who has it, or give --control-port another", where, extra={"reason": str(exc)})  # noqa: TRY400  a trace says no more
         return 1
     return uvloop.run(_run(sources, settings, listening))
 

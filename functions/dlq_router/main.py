@@ -48,13 +48,6 @@ class NoSuchConsumer(errors.OrderflowError):
     code = "unknown_consumer"
 
 
-class NotAPost(errors.OrderflowError):
-    """A letter is handed in with POST."""
-
-    status = 405
-    code = "method_not_allowed"
-
-
 async def _ready() -> None:
     try:
         await _kafka.ping()
@@ -73,7 +66,7 @@ async def _end() -> None:
 async def handle(request: Request) -> Response:
     """Write one letter. Refuses nothing that a source hands over, whatever is in it."""
     if request.method != "POST":
-        return problem.response(NotAPost(), headers={"Allow": "POST"})
+        return problem.response(errors.MethodNotAllowed("A letter is handed in with POST."), headers={"Allow": "POST"})
     address = _address(request)
     body = await server.read_body(request, _addresses.body_bytes_max)
     record = _read(address.topic, request, body)

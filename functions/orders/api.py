@@ -115,7 +115,7 @@ async def _failed(request: Request, exc: Exception) -> Response:
 
 
 def _of_framework(exc: HTTPException) -> errors.OrderflowError:
-    known = {404: faults.NotFound(), 405: faults.MethodNotAllowed()}
+    known = {404: faults.NotFound(), 405: errors.MethodNotAllowed("This address does not know this method.")}
     return known.get(exc.status_code) or faults.Malformed([faults.fault("request", "http", str(exc.detail))])
 
 

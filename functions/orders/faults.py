@@ -34,13 +34,6 @@ class NotFound(errors.OrderflowError):
     code = "not_found"
 
 
-class MethodNotAllowed(errors.OrderflowError):
-    """This address does not know this method."""
-
-    status = 405
-    code = "method_not_allowed"
-
-
 def fault(field: str, rule: str, detail: str) -> dict[str, str]:
     """One fault of one field."""
     return {"field": field, "rule": rule, "detail": detail}
