@@ -36,10 +36,14 @@ def encoded(*payloads: dict[str, Any]) -> list[bytes]:
 
 
 def test_a_range_of_a_topic_goes_to_all_its_consumers(bench: Bench, topic: str, new_sink: NewSink) -> None:
-    """From an offset up to another, not included: each consumer of the topic gets each event, as its source would send it."""
+    """From an offset up to another, not included: each consumer of the topic gets each event, as its source would send it.
+
+    All are of one order: only those are promised to arrive one after another.
+    """
     first, second = new_sink(), new_sink()
     bench.sinks(order_on_assembled=first.url, notify=second.url)
-    payloads = [controls.assembled() for _ in range(6)]
+    order = controls.new_id("order-")
+    payloads = [controls.assembled(order_id=order) for _ in range(6)]
     bench.produce(topic, *encoded(*payloads), key=b"k")
 
     ran = bench.events("--topic", topic, "--from", "1", "--to", "4", "--yes")
