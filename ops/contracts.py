@@ -1,4 +1,4 @@
-"""`orderflow contracts`: the schemas generated from the models, and the check that all the contracts and the code agree."""
+"""`orderflow contracts`: the schemas and deployment files made from what they repeat, and the check that contracts and code agree."""
 
 import json
 from pathlib import Path
@@ -8,37 +8,41 @@ import typer
 from pydantic import BaseModel
 
 from ops import agreement, home, letters, terminal
+from ops.deployments import rendering
 from shared import events
 
 SCHEMAS = home.CHECKOUT / "contracts" / "schemas"
 DIALECT = "https://json-schema.org/draft/2020-12/schema"
 
-app = typer.Typer(no_args_is_help=True, help="The schemas generated from the models, and the check that contracts and code agree.")
+app = typer.Typer(no_args_is_help=True, help="The files made from the models and topics.yaml, and the check that contracts and code agree.")
 
 
 @app.command()
 @terminal.failures()
 def generate() -> None:
-    """Write contracts/schemas from the models."""
+    """Write contracts/schemas from the models, and the deployment files from their templates."""
     SCHEMAS.mkdir(parents=True, exist_ok=True)
-    wanted = rendered()
-    for stale in {path.name for path in SCHEMAS.glob("*.json")} - wanted.keys():
+    schemas = rendered()
+    for stale in {path.name for path in SCHEMAS.glob("*.json")} - schemas.keys():
         (SCHEMAS / stale).unlink()
-    for name, text in wanted.items():
-        (SCHEMAS / name).write_text(text, encoding="utf-8")
-        terminal.note(f"wrote {(SCHEMAS / name).relative_to(home.CHECKOUT)}")
+    wanted = {SCHEMAS / name: text for name, text in schemas.items()}
+    wanted |= {home.CHECKOUT / name: text for name, text in rendering.rendered().items()}
+    for path, text in wanted.items():
+        if not path.is_file() or path.read_text(encoding="utf-8") != text:
+            path.write_text(text, encoding="utf-8")
+            terminal.note(f"wrote {path.relative_to(home.CHECKOUT)}")
 
 
 @app.command()
 @terminal.failures()
 def check() -> None:
-    """Check that topics.yaml, asyncapi.yaml, the schemas, the KafkaSource manifests and the code say the same. Exit code 1 when not."""
-    faults = schema_faults(SCHEMAS) + agreement.faults(home.CHECKOUT)
+    """Check that topics.yaml, AsyncAPI, schemas, manifests, deployment files and code say the same. Exit code 1 when not."""
+    faults = schema_faults(SCHEMAS) + rendering.faults() + agreement.faults(home.CHECKOUT)
     for fault in faults:
         terminal.complain(fault)
     if faults:
         raise typer.Exit(terminal.FAILED)
-    terminal.note("topics, AsyncAPI, schemas, manifests and code agree")
+    terminal.note("topics, AsyncAPI, schemas, manifests, deployment files and code agree")
 
 
 def rendered() -> dict[str, str]:

@@ -33,7 +33,7 @@ def changed(tmp_path: Path) -> Copy:
 def test_everything_agrees() -> None:
     ran = commands.run(contracts.app, "check")
 
-    assert (ran.code, ran.err) == (0, "topics, AsyncAPI, schemas, manifests and code agree\n")
+    assert (ran.code, ran.err) == (0, "topics, AsyncAPI, schemas, manifests, deployment files and code agree\n")
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,1 @@
+"""What is deployed, and the deployment files that are made from it."""
