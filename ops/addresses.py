@@ -3,23 +3,17 @@
 import os
 from typing import Any
 
-from ops import home
+from ops import child, home
+from ops.deployments import functions as deployed
 
-SOURCES_URL = "http://127.0.0.1:8085"
-FUNCTIONS = {
-    "orders": "http://127.0.0.1:8080",
-    "assembly_on_payment": "http://127.0.0.1:8081",
-    "order_on_assembled": "http://127.0.0.1:8082",
-    "notify": "http://127.0.0.1:8083",
-    "dlq_router": "http://127.0.0.1:8084",
-}
+SOURCES_URL = f"http://{child.LOOPBACK}:{deployed.CONNECTORS['source']}"
 
 
 def functions() -> dict[str, str]:
     """The URL of every function by its name."""
     told = _running().get("functions")
     found = {name: str(of["url"]) for name, of in told.items() if isinstance(of, dict) and "url" in of} if isinstance(told, dict) else {}
-    return FUNCTIONS | found
+    return {name: f"http://{child.LOOPBACK}:{function.port}" for name, function in deployed.here().items()} | found
 
 
 def sources() -> str:

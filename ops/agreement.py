@@ -4,11 +4,8 @@ import math
 import re
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
-import yaml
-
-from ops import asyncapi, manifests
+from ops import asyncapi, manifests, roles
 from shared import errors, events, topics
 from shared.config import Settings
 from shared.topics import Catalogue, Topic
@@ -16,7 +13,7 @@ from shared.topics import Catalogue, Topic
 LETTER_SPARE_BYTES = 64 << 10
 TRIAGE_DAYS = 14  # somebody is on holiday when a letter comes, and somebody else has to find the cause
 _DAY_MS = 86_400_000
-_DECORATOR = re.compile(r"@on(?:_each)?\(([^)]*)\)")
+_DECORATOR = re.compile(r"@(on|on_each)\(([^)]*)\)")
 
 
 def faults(checkout: Path) -> list[str]:
@@ -29,6 +26,7 @@ def faults(checkout: Path) -> list[str]:
         *_of_topics(declared),
         *_of_events(declared),
         *_of_functions(declared, checkout),
+        *_of_inboxes(declared),
         *_of_roles(declared, checkout),
         *_of_dlq_router(declared),
     ]
@@ -97,23 +95,44 @@ def _of_functions(declared: Catalogue, checkout: Path) -> Iterator[str]:
             yield f"topics.yaml: {consumer.group}: there is no {main.relative_to(checkout)}"
             continue
         match = _DECORATOR.search(main.read_text(encoding="utf-8"))
-        handled = match[1] if match else ""
+        kind, handled = (match[1], match[2]) if match else ("", "")
         if f'inbox="{consumer.inbox}"' not in handled:
             yield f"{main.relative_to(checkout)}: its inbox is not {consumer.inbox}, as topics.yaml says"
         if f"events.{topic.event}," not in handled:
             yield f"{main.relative_to(checkout)}: it does not handle events.{topic.event} of {topic.name}"
+        if (kind == "on_each") != consumer.leased:
+            wanted = "on_each" if consumer.leased else "on"
+            yield f"{main.relative_to(checkout)}: topics.yaml says that its effect lies {consumer.effect} the database: that is @{wanted}"
+
+
+def _of_inboxes(declared: Catalogue) -> Iterator[str]:
+    consumers = [consumer for _, consumer in declared.consumers()]
+    for inbox in sorted({consumer.inbox for consumer in consumers}):
+        users = sorted({consumer.function for consumer in consumers if consumer.inbox == inbox})
+        if len(users) > 1:
+            yield f"topics.yaml: {inbox} belongs to {' and '.join(users)}: what one has handled, the other would take for a repeat"
+        if len({consumer.effect for consumer in consumers if consumer.inbox == inbox}) > 1:
+            yield f"topics.yaml: {inbox}: its rows differ in effect"
 
 
 def _of_roles(declared: Catalogue, checkout: Path) -> Iterator[str]:
-    rows: list[dict[str, Any]] = yaml.safe_load((checkout / "contracts" / "roles.yaml").read_text(encoding="utf-8"))["roles"]
-    there = {(row["consumer"], row["process"]) for row in rows}
-    for _, consumer in declared.consumers():
-        if (consumer.role, consumer.function) not in there:
-            yield f"roles.yaml: there is no role of {consumer.role} for {consumer.function}, whose inbox is {consumer.inbox}"
-    for row in rows:
-        folder = checkout / "functions" / row["process"]
-        if not (folder / "main.py").is_file() and not (checkout / "connectors" / row["process"]).is_dir():
-            yield f"roles.yaml: {row['name']}: there is no process {row['process']}"
+    try:
+        found = roles.read(checkout)
+    except errors.ConfigError as exc:
+        yield from exc.faults
+        return
+    for name in sorted({role.name for role in found if [other.name for other in found].count(role.name) > 1}):
+        owners = [role.process for role in found if role.name == name]
+        yield f"roles.yaml and topics.yaml: {name} is the role of {' and of '.join(owners)}: name the inbox otherwise"
+    for role in found:
+        folder = checkout / "functions" / role.process
+        # A consumer without a folder is named with its group, by its row.
+        consumed = role.process in {consumer.function for _, consumer in declared.consumers()}
+        if not consumed and not (folder / "main.py").is_file() and not (checkout / "connectors" / role.process).is_dir():
+            yield f"roles.yaml: {role.name}: there is no process {role.process}"
+    for main in sorted((checkout / "functions").glob("*/main.py")):
+        if main.parent.name not in {role.process for role in found}:
+            yield f"{main.relative_to(checkout)}: no row of topics.yaml names this function, and roles.yaml has no role for it"
 
 
 def _of_dlq_router(declared: Catalogue) -> Iterator[str]:

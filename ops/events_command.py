@@ -102,7 +102,7 @@ def _to_topic(settings: Settings, topic: str, events: Sequence[specimens.Event],
         if exc.code != "unknown_topic":
             raise
         raise errors.Refused(
-            f"{topic} is neither a function ({', '.join(addresses.FUNCTIONS)}) nor a topic of {settings.kafka_brokers} "
+            f"{topic} is neither a function ({', '.join(addresses.functions())}) nor a topic of {settings.kafka_brokers} "
             f"(declared are {', '.join(declared.values())})"
         ) from exc
     if json:

@@ -4,33 +4,26 @@ import base64
 import contextlib
 import hashlib
 import hmac
-import os
 import re
 import secrets
 import threading
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
-from pathlib import Path
+from collections.abc import Iterator
 from typing import Annotated, Any
 
 import alembic.command
 import alembic.config
 import sqlalchemy as sa
 import typer
-import yaml
 from sqlalchemy.exc import DatabaseError, InterfaceError
 
-from ops import terminal
-from shared import address, config, errors
+from ops import home, inboxes, roles, terminal
+from shared import address, config, errors, topics
 from shared.config import Settings
 
-ROOT = Path(__file__).resolve().parent.parent
-ROLES = ROOT / "contracts" / "roles.yaml"
-MIGRATIONS = ROOT / "infra" / "migrations"
+MIGRATIONS = home.CHECKOUT / "infra" / "migrations"
 _LOCK = 0x6F72646572666C  # "orderfl": the advisory lock that two migrations of one database meet at
 _ALEMBIC = threading.Lock()  # its context is global to the process
 _SCRAM_ROUNDS = 4096  # PostgreSQL's own scram_iterations
-_OUTBOX_SHARERS = ("order", "assembly", "dlq", "relay")  # they write to the outbox, or read it
 _MISSING_ROLE = re.compile(r'role "([^"]+)" does not exist')
 
 
@@ -40,36 +33,11 @@ class MigrationError(errors.OrderflowError):
     code = "migration"
 
 
-@dataclass(frozen=True)
-class Role:
-    """A login role of contracts/roles.yaml."""
-
-    name: str
-    consumer: str
-    process: str
-
-    def password(self, environ: Mapping[str, str] = os.environ) -> str:
-        """<ROLE>_PASSWORD, else the file that <ROLE>_PASSWORD_FILE names, else the local default. Raises ConfigError."""
-        setting = f"{self.name.upper()}_PASSWORD"
-        path = environ.get(f"{setting}_FILE")
-        try:
-            found = environ.get(setting) or (Path(path).read_text(encoding="utf-8").strip() if path else f"{self.name}_password")
-        except (OSError, UnicodeDecodeError) as exc:
-            raise errors.ConfigError([f"{setting}_FILE: {path} cannot be read: {exc}"]) from exc
-        if not found or not found.isascii() or not found.isprintable():
-            raise errors.ConfigError([f"{setting}: must be printable ASCII characters"])
-        return found
-
-
-def roles() -> list[Role]:
-    """Every login role, from contracts/roles.yaml."""
-    return [Role(**row) for row in yaml.safe_load(ROLES.read_text(encoding="utf-8"))["roles"]]
-
-
 def upgrade(dsn: str, *, create_roles: bool = False) -> None:
-    """Bring the database at `dsn` to the newest migration, in one transaction; run it as often as you like, also two at once.
+    """Bring the database at `dsn` to the newest migration, and make the inboxes that it lacks, in one transaction.
 
-    `create_roles` makes the roles that are missing first. Raises MigrationError, ConfigError.
+    Run it as often as you like, also two at once. `create_roles` makes the roles that are missing first.
+    Raises MigrationError, ConfigError.
     """
     try:
         with _ALEMBIC, _connected(dsn) as connection:
@@ -79,6 +47,7 @@ def upgrade(dsn: str, *, create_roles: bool = False) -> None:
             settings = alembic.config.Config(attributes={"connection": connection})
             settings.set_main_option("script_location", str(MIGRATIONS))
             alembic.command.upgrade(settings, "head")
+            inboxes.make_missing(connection, topics.read())
     except (DatabaseError, InterfaceError, OSError) as exc:
         raise _failure(dsn, exc) from exc
 
@@ -98,11 +67,17 @@ def check(settings: Settings) -> None:
     faults = [
         f"{name.upper()}_POSTGRES_DSN: names {where(settings.postgres_dsn(name))}, but ORDER_POSTGRES_DSN names {common}:"
         " the functions that write to the outbox and the relay share one database"
-        for name in _OUTBOX_SHARERS
+        for name in _outbox_sharers()
         if where(settings.postgres_dsn(name)) != common
     ]
     if faults:
         raise errors.ConfigError(faults)
+
+
+def _outbox_sharers() -> list[str]:
+    """Who writes to the outbox, or reads it. A function whose effect lies outside the database publishes nothing."""
+    inside = [consumer.role for _, consumer in topics.read().consumers() if not consumer.leased]
+    return list(dict.fromkeys(["order", *inside, "dlq", "relay"]))
 
 
 def where(dsn: str) -> str:
@@ -130,7 +105,7 @@ def migrate(
 def _databases(settings: Settings) -> dict[str, str]:
     """Each database that the settings name, with the DSN of its owner: where one names a process's role, the orders database's owner."""
     owner = sa.make_url(settings.postgres_dsn("order"))
-    owned = {role.name for role in roles()}
+    owned = {role.name for role in roles.read()}
     found: dict[str, str] = {}
     for consumer in ("order", *settings.postgres_dsns):
         dsn = settings.postgres_dsn(consumer)
@@ -162,7 +137,7 @@ def _create_roles(connection: sa.Connection) -> None:
     preparer = connection.dialect.identifier_preparer
     database = preparer.quote_identifier(str(connection.scalar(sa.text("SELECT current_database()"))))
     present = set(connection.scalars(sa.text("SELECT rolname FROM pg_roles")))
-    for role in sorted(roles(), key=lambda role: role.name):
+    for role in sorted(roles.read(), key=lambda role: role.name):
         name = preparer.quote_identifier(role.name)
         if role.name not in present:
             connection.exec_driver_sql(

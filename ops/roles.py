@@ -43,5 +43,5 @@ def read(checkout: Path = home.CHECKOUT) -> list[Role]:
     except (OSError, yaml.YAMLError, KeyError, TypeError) as exc:
         raise errors.ConfigError([f"{path}: {exc}"]) from exc
     consumers = topics.read(checkout / "contracts" / "topics.yaml").consumers()
-    implied = [Role(f"orderflow_{consumer.role}", consumer.role, consumer.function) for _, consumer in consumers]
+    implied = [Role(consumer.login, consumer.role, consumer.function) for _, consumer in consumers]
     return list(dict.fromkeys([*found, *implied]))

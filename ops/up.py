@@ -16,7 +16,8 @@ import psutil
 import typer
 from pydantic import SecretStr
 
-from ops import addresses, child, home, kafka, migrations, notices, postgres, programs, supervisor, terminal, topics_admin
+from ops import child, home, kafka, migrations, notices, postgres, programs, roles, supervisor, terminal, topics_admin
+from ops.deployments import functions
 from ops.journal import Journal
 from shared import config, errors, topics
 from shared.config import Settings
@@ -29,7 +30,7 @@ KafkaPort = Annotated[
 ]
 PostgresPort = Annotated[int, typer.Option(min=1, max=65535, envvar="ORDERFLOW_POSTGRES_PORT", help="PostgreSQL's port.")]
 PortBase = Annotated[
-    int, typer.Option(min=1, max=65529, envvar="ORDERFLOW_PORT_BASE", help="The first of seven ports: five functions, source, relay.")
+    int, typer.Option(min=1, max=65000, envvar="ORDERFLOW_PORT_BASE", help="The first of our ports: the functions, the source, the relay.")
 ]
 PORTS = programs.Ports(base=8080, kafka=19092, postgres=15432)
 
@@ -57,7 +58,7 @@ def up(
     with home.locked(home.lock_file(state), wait=False, refusal=refusal):
         home.run_file(state).unlink(missing_ok=True)  # of an `up` that was killed
         shown = {"up"} if quiet else None
-        journal = Journal(state / "logs", ["up", "kafka", "postgres", programs.SOURCE, programs.RELAY, *addresses.FUNCTIONS], shown=shown)
+        journal = Journal(state / "logs", ["up", "kafka", "postgres", programs.SOURCE, programs.RELAY, *functions.here()], shown=shown)
         try:
             stack = _Stack(settings, state, programs.Ports(port_base, kafka_port, postgres_port), journal)
             _await_leftovers(state, running)
@@ -104,7 +105,7 @@ class _Stack:
             waiting.cancel()
             with contextlib.suppress(asyncio.CancelledError, errors.OrderflowError):
                 await starting
-            await self._supervisor.stop([programs.SOURCE, programs.RELAY], list(addresses.FUNCTIONS), ["kafka", "postgres"])
+            await self._supervisor.stop([programs.SOURCE, programs.RELAY], [*functions.here()], ["kafka", "postgres"])
         self._say("all ended")
 
     async def _start(self) -> None:
@@ -148,7 +149,7 @@ class _Stack:
             await asyncio.to_thread(self._server.set_up)
         done = await asyncio.to_thread(migrations.upgrade_all, self._settings, create_roles=self._server is not None)
         self._say(f"tables are up to date in {', '.join(done)}")
-        made = (programs.function(name, self._ports, self._settings, self._dsn(name)) for name in addresses.FUNCTIONS)
+        made = (programs.function(name, self._ports, self._settings, self._dsn(name)) for name in functions.here())
         await supervisor.together(*(self._supervisor.start(program) for program in made))
 
     def _as_used(self) -> Settings:
@@ -162,7 +163,7 @@ class _Stack:
 
     def _dsn(self, process: str) -> str:
         """The DSN of one process: what the environment gives its consumer, else that of its own role on the local server."""
-        role = next(role for role in migrations.roles() if role.process.removeprefix("outbox_") == process)
+        role = next(role for role in roles.read() if role.process.removeprefix("outbox_") == process)
         if self._server is None or role.consumer in self._given.postgres_dsns:
             return self._settings.postgres_dsn(role.consumer)
         return postgres.dsn(self._ports.postgres, role.name, role.password())
@@ -185,7 +186,7 @@ class _Stack:
             "kafka": {"brokers": self._settings.kafka_brokers, "ours": self._broker is not None} | self._facts("kafka"),
             "postgres": {"dsn": dsn if self._server else notices.without_password(dsn), "ours": self._server is not None}
             | self._facts("postgres"),
-            "functions": {name: {"url": self._ports.url(name)} | self._facts(name) for name in addresses.FUNCTIONS},
+            "functions": {name: {"url": self._ports.url(name)} | self._facts(name) for name in functions.here()},
             "sources_url": self._ports.url(programs.SOURCE),
             "source": {"url": self._ports.url(programs.SOURCE)} | self._facts(programs.SOURCE),
             "relay": {"url": self._ports.url(programs.RELAY)} | self._facts(programs.RELAY),

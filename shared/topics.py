@@ -3,7 +3,7 @@
 import functools
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated, Self
+from typing import Annotated, Literal, Self
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
@@ -29,11 +29,22 @@ class Consumer(_Row):
     function: Name
     inbox: Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*_inbox_events$")]
     dead_letter_topic: Name
+    effect: Literal["inside", "outside"] = "inside"  # the database
 
     @property
     def role(self) -> str:
         """What its role, its DSN and its retry settings are named after: order, assembly, notification, …"""
         return self.inbox.removesuffix("_inbox_events")
+
+    @property
+    def login(self) -> str:
+        """The role that it logs in with."""
+        return f"orderflow_{self.role}"
+
+    @property
+    def leased(self) -> bool:
+        """Whether its inbox holds leases: where the effect is not part of the transaction that claims the event."""
+        return self.effect == "outside"
 
 
 class Topic(_Row):

@@ -19,7 +19,7 @@ import psutil
 from confluent_kafka import Consumer, TopicPartition
 from confluent_kafka.admin import AdminClient, NewTopic
 
-from ops import child, home, kafka, migrations, postgres, programs
+from ops import child, home, kafka, migrations, postgres, programs, roles
 from shared import config, database, errors
 
 T = TypeVar("T")
@@ -181,14 +181,14 @@ class TestDatabase:
         self._database: database.Database | None = None
 
     def dsn(self, role: str = postgres.OWNER) -> str:
-        """Where `role` connects to it: the owner, or a role of contracts/roles.yaml."""
-        password = {role.name: role.password() for role in migrations.roles()} | {postgres.OWNER: postgres.OWNER_PASSWORD}
+        """Where `role` connects to it: the owner, or a role of a process."""
+        password = {role.name: role.password() for role in roles.read()} | {postgres.OWNER: postgres.OWNER_PASSWORD}
         return postgres.dsn(self.port, role, password[role], self.name)
 
     def environment(self) -> dict[str, str]:
         """Every *_POSTGRES_DSN setting, each with its role. ORDER_POSTGRES_DSN is that of the orders function."""
         found: dict[str, str] = {}
-        for role in migrations.roles():
+        for role in roles.read():
             found.setdefault(f"{role.consumer.upper()}_POSTGRES_DSN", self.dsn(role.name))
         return found
 
@@ -382,9 +382,9 @@ def orderflow(*arguments: str) -> list[str]:
 def run_of_ports() -> programs.Ports:
     """Free ports for a whole system."""
     for _ in range(200):
-        base = random.randrange(20_000, 32_000)  # noqa: S311 - not a secret
-        if all(child.is_free(port) for port in range(base, base + 13)):
-            return programs.Ports(base=base, kafka=base + 10, postgres=base + 12)
+        ports = programs.Ports.after(random.randrange(20_000, 32_000))  # noqa: S311 - not a secret
+        if all(map(child.is_free, ports.all())):
+            return ports
     raise AssertionError("no free ports")
 
 

@@ -1,5 +1,7 @@
 """Every function as it is deployed: from contracts/topics.yaml, the folders in functions/ and, where one needs more, its function.yaml."""
 
+import functools
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
@@ -97,6 +99,12 @@ def functions(checkout: Path = home.CHECKOUT) -> list[Function]:
     order = sorted(known, key=lambda name: (not declared[name].public, consumers.index(name) if name in consumers else len(consumers)))
     ports = _ports({name: declared[name].port for name in order})
     return [_function(known[name], catalogue, declared[name], ports[name]) for name in order]
+
+
+@functools.cache
+def here() -> Mapping[str, Function]:
+    """The functions of this checkout by their names, in their order, read once. Raises ConfigError."""
+    return {function.name: function for function in functions()}
 
 
 def _function(role: roles.Role, catalogue: Catalogue, declared: Declared, port: int) -> Function:
