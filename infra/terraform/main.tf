@@ -1,0 +1,83 @@
+# What exists before the first migration and the first event: topics, who may use them, the database and who may log in.
+# Everything is read from contracts/; the variable files in environments/ say only where, and how many replicas.
+
+locals {
+  contracts = "${path.root}/../../contracts"
+}
+
+# One state describes one environment. The variables of another would replace this, which the plan refuses.
+resource "terraform_data" "environment" {
+  triggers_replace = var.environment
+
+  lifecycle {
+    prevent_destroy = true
+  }
+}
+
+# What is null here would be taken from the environment, where KAFKA_SASL_MECHANISM and others are spelled for another client.
+provider "kafka" {
+  bootstrap_servers = var.kafka.brokers
+  tls_enabled       = var.kafka.tls
+  ca_cert           = var.kafka.ca_cert_file
+  client_cert       = ""
+  client_key        = ""
+  sasl_mechanism    = var.kafka.sasl_mechanism
+  sasl_username     = var.kafka.username
+  sasl_password     = var.kafka_password
+  timeout           = 30
+}
+
+provider "postgresql" {
+  host            = var.postgres.host
+  port            = var.postgres.port
+  database        = var.postgres.create_database ? var.postgres.maintenance_database : var.postgres.database
+  username        = var.postgres.username
+  password        = var.postgres_password
+  superuser       = var.postgres.superuser
+  sslmode         = var.postgres.sslmode
+  sslrootcert     = var.postgres.ca_cert_file
+  connect_timeout = 10
+}
+
+module "topics" {
+  source = "./modules/topics"
+
+  contract       = "${local.contracts}/topics.yaml"
+  names          = var.kafka_names
+  replicas_max   = var.kafka_replicas_max
+  acls           = var.kafka_acls
+  user_passwords = var.kafka_user_passwords
+}
+
+module "postgres" {
+  source = "./modules/postgres"
+
+  roles_contract   = "${local.contracts}/roles.yaml"
+  topics_contract  = "${local.contracts}/topics.yaml"
+  database         = var.postgres.database
+  owner            = var.postgres.owner
+  create_database  = var.postgres.create_database
+  passwords        = var.role_passwords
+  laptop_passwords = var.laptop_passwords
+  address          = coalesce(var.postgres.address, "${var.postgres.host}:${var.postgres.port}")
+  sslmode          = var.postgres.sslmode
+}
+
+# What is there already is taken over as it is, not made again. A name that the state knows is passed over.
+import {
+  for_each = var.adopt.topics
+  to       = module.topics.kafka_topic.all[each.value]
+  id       = lookup(module.topics.names, each.value, each.value)
+}
+
+import {
+  for_each = setsubtract(var.adopt.roles, ["orderflow"])
+  to       = module.postgres.postgresql_role.all[each.value]
+  id       = each.value
+}
+
+import {
+  for_each = setintersection(var.adopt.roles, ["orderflow"])
+  to       = module.postgres.postgresql_role.member
+  id       = each.value
+}

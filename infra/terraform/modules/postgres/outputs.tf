@@ -1,0 +1,14 @@
+output "roles" {
+  description = "The login roles."
+  value       = local.roles
+}
+
+output "dsns" {
+  description = "{ secret = DSN }"
+  value = {
+    for role in local.logins :
+    role == var.owner ? "orderflow-owner-dsn" : "${replace(role, "_", "-")}-dsn" =>
+    "postgresql://${role}:${urlencode(local.passwords[role])}@${var.address}/${var.database}?sslmode=${var.sslmode}"
+  }
+  sensitive = true
+}

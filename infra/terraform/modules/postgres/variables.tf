@@ -1,0 +1,45 @@
+variable "roles_contract" {
+  description = "Path of contracts/roles.yaml: the roles that no consumer implies."
+  type        = string
+}
+
+variable "topics_contract" {
+  description = "Path of contracts/topics.yaml, whose consumers each imply a role."
+  type        = string
+}
+
+variable "database" {
+  description = "Name of the database."
+  type        = string
+}
+
+variable "owner" {
+  description = "The role that owns the database and, by its migrations, every table."
+  type        = string
+}
+
+variable "create_database" {
+  description = "Whether to make the database and its owner; else both are there."
+  type        = bool
+}
+
+variable "passwords" {
+  description = "Passwords by role; the rest is generated."
+  type        = map(string)
+  sensitive   = true
+}
+
+variable "laptop_passwords" {
+  description = "Whether the rest is <role>_password instead."
+  type        = bool
+}
+
+variable "address" {
+  description = "host:port as the functions reach the server."
+  type        = string
+}
+
+variable "sslmode" {
+  description = "The functions' sslmode."
+  type        = string
+}
