@@ -1,21 +1,28 @@
 """The deployment files that say the same of each function: made from templates in infra/templates, and held to them."""
 
 import json
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from types import MappingProxyType
 
 import jinja2
 
-from ops import home, roles
+from ops import home, manifests, roles
 from ops.deployments import functions
-from shared import errors, topics
+from shared import errors, events, topics
 
 TEMPLATES = Path("infra") / "templates"
 # The file in the checkout: its template.
 FILES: Mapping[str, str] = MappingProxyType(
     {
+        "contracts/asyncapi.yaml": "asyncapi.yaml.j2",
         "stack.yml": "stack.yml.j2",
+        "infra/knative/base/functions.yaml": "knative-functions.yaml.j2",
+        "infra/knative/delivery/knative/sources.yaml": "knative-sources.yaml.j2",
+        "infra/knative/overlays/dev/secrets.yaml": "knative-secrets.yaml.j2",
+        "docker-compose.yml": "docker-compose.yml.j2",
+        "docker-compose.kafka.yml": "docker-compose.kafka.yml.j2",
     }
 )
 
@@ -31,10 +38,14 @@ def rendered(checkout: Path = home.CHECKOUT) -> dict[str, str]:
         keep_trailing_newline=True,
     )
     environment.filters["quoted"] = lambda text: json.dumps(str(text), ensure_ascii=False)  # JSON's strings are YAML's too
+    environment.filters["camel"] = _camel
+    environment.filters["sentence"] = lambda text: text.strip().partition("\n")[0]
     known = {
         "functions": functions.functions(checkout),
+        "events": list(events.known().values()),
         "catalogue": topics.read(checkout / "contracts" / "topics.yaml"),
         "roles": roles.read(checkout),
+        "sources": (checkout / manifests.SOURCES).read_text(encoding="utf-8"),
     }
     try:
         return {path: _head(template) + environment.get_template(template).render(known) for path, template in FILES.items()}
@@ -55,6 +66,11 @@ def faults(checkout: Path = home.CHECKOUT) -> list[str]:
         for path, text in wanted.items()
         if found.get(path) != text
     ]
+
+
+def _camel(name: str) -> str:
+    first, *rest = re.split(r"[._-]", name)
+    return "".join([first[:1].lower() + first[1:], *(part.capitalize() for part in rest)])
 
 
 def _head(template: str) -> str:
