@@ -1,5 +1,6 @@
 """Every function as it is deployed: from contracts/topics.yaml, the folders in functions/ and, where one needs more, its function.yaml."""
 
+import ast
 import functools
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -52,6 +53,7 @@ class Function:
     """One function, with all that a deployment says of it."""
 
     name: str  # of its folder
+    summary: str  # the first line of its main.py
     consumer: str  # prefix of its settings: ORDER_POSTGRES_DSN
     role: str  # which it logs in with
     topics: tuple[str, ...]  # that it consumes
@@ -94,11 +96,12 @@ def functions(checkout: Path = home.CHECKOUT) -> list[Function]:
     """Every function: those that people call, the consumers as topics.yaml has them, the rest. Raises ConfigError."""
     catalogue = topics.read(checkout / "contracts" / "topics.yaml")
     consumers = list(dict.fromkeys(consumer.function for _, consumer in catalogue.consumers()))
-    known = {role.process: role for role in roles.read(checkout) if (checkout / "functions" / role.process).is_dir()}
+    known = {role.process: role for role in roles.read(checkout) if (checkout / "functions" / role.process / "main.py").is_file()}
     declared = {name: _declared(checkout / "functions" / name / "function.yaml") for name in known}
     order = sorted(known, key=lambda name: (not declared[name].public, consumers.index(name) if name in consumers else len(consumers)))
     ports = _ports({name: declared[name].port for name in order})
-    return [_function(known[name], catalogue, declared[name], ports[name]) for name in order]
+    summaries = {name: _summary(checkout / "functions" / name / "main.py") for name in order}
+    return [_function(known[name], summaries[name], catalogue, declared[name], ports[name]) for name in order]
 
 
 @functools.cache
@@ -107,12 +110,13 @@ def here() -> Mapping[str, Function]:
     return {function.name: function for function in functions()}
 
 
-def _function(role: roles.Role, catalogue: Catalogue, declared: Declared, port: int) -> Function:
+def _function(role: roles.Role, summary: str, catalogue: Catalogue, declared: Declared, port: int) -> Function:
     name = role.process
     consumed = [(topic.name, consumer.group) for topic, consumer in catalogue.consumers() if consumer.function == name]
     read, groups = (tuple(part) for part in zip(*consumed, strict=True)) if consumed else ((), ())
     return Function(
         name=name,
+        summary=summary,
         consumer=role.consumer,
         role=role.name,
         topics=read,
@@ -130,6 +134,13 @@ def _function(role: roles.Role, catalogue: Catalogue, declared: Declared, port: 
         cpu_limit=declared.cpu.limit,
         port=port,
     )
+
+
+def _summary(main: Path) -> str:
+    try:
+        return (ast.get_docstring(ast.parse(main.read_text(encoding="utf-8"))) or "").partition("\n")[0]
+    except (SyntaxError, ValueError) as exc:
+        raise errors.ConfigError([f"{main}: {exc}"]) from exc
 
 
 def _declared(path: Path) -> Declared:

@@ -82,7 +82,7 @@ def test_everything_agrees() -> None:
         (SOURCES, "timeout: PT30S", "timeout: PT15S", "must be longer than DELIVERY_DEADLINE, 20 s"),
         # AsyncAPI
         (ASYNCAPI, "asyncapi: 3.0.0", "asyncapi: 2.6.0", "asyncapi"),
-        (ASYNCAPI, "action: send", "action: publish", "operations.announcePaidOrder"),
+        (ASYNCAPI, "action: send", "action: publish", "operations.publishOrderPaymentCompleted"),
         (ASYNCAPI, "messages/OrderPaid'", "messages/OrderPayed'", "points at nothing"),
         (ASYNCAPI, "./schemas/dead-letter.json", "./schemas/letter.json", "points at nothing"),
         (ASYNCAPI, "address: order.notification.dlq", "address: order.notifications.dlq", "order.notification.dlq has no channel"),
