@@ -1,11 +1,13 @@
 """How a process is started so that it never outlives its parent, and how free ports and taken ones are told apart."""
 
+import itertools
 import os
 import pwd
+import secrets
 import shutil
 import signal
 import socket
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import psutil
@@ -13,6 +15,8 @@ import psutil
 from shared import errors
 
 LOOPBACK = "127.0.0.1"
+# Below those that the kernel gives to outgoing connections: none of them can take a port before the process that it is for listens.
+_PORTS = range(10_000, 20_000)
 _KEPT = ("PATH", "HOME", "LANG", "LC_ALL", "TZ", "TMPDIR", "JAVA_HOME", "SSL_CERT_FILE", "VIRTUAL_ENV", "USER")
 
 
@@ -48,15 +52,8 @@ def environment(**added: str) -> dict[str, str]:
 
 
 def free_ports(count: int) -> list[int]:
-    """So many ports on which nothing listens now."""
-    taken = [socket.socket() for _ in range(count)]
-    try:
-        for held in taken:
-            held.bind((LOOPBACK, 0))
-        return [held.getsockname()[1] for held in taken]
-    finally:
-        for held in taken:
-            held.close()
+    """So many ports on which nothing listens now. This process is given none of them again soon."""
+    return list(itertools.islice((port for port in _candidates if is_free(port)), count))
 
 
 def demand_ports(wanted: Mapping[str, int], way_out: str) -> None:
@@ -86,6 +83,15 @@ def _holder(port: int) -> str:
     except psutil.Error:
         pass
     return "a process of another user"
+
+
+def _ports() -> Iterator[int]:
+    """Round and round, from a place that two processes hardly share."""
+    first = secrets.randbelow(len(_PORTS))
+    return itertools.cycle([*_PORTS[first:], *_PORTS[:first]])
+
+
+_candidates = _ports()
 
 
 def _open_to_others(path: Path) -> bool:

@@ -83,7 +83,7 @@ def test_the_demo_fails_and_names_what_did_not_happen(system: System) -> None:
     assert httpx.post(f"{sources}/pause", json={"reason": "a test"}).status_code == 200
     try:
         assert system.up.command("status").returncode == 1
-        done = system.up.command("demo", "--patience", "4s")
+        done = system.up.command("demo", "--patience", "10s")
         assert done.returncode == 1
         assert done.stderr.count(": not assembly announced") == 5
     finally:

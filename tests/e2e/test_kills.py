@@ -17,12 +17,14 @@ IN_FLIGHT = 2 * 8  # of notify: eight requests of each of its two sources
 
 
 def _kill(system: System, name: str) -> None:
+    def restarts() -> int:
+        told = system.up.told
+        return int(told["functions"].get(name, told.get(name, {})).get("restarts", 0))
+
+    before = restarts()
     process: psutil.Process = system.up.children()[name]
     process.kill()
-    restarts = system.up.told["functions"].get(name, system.up.told.get(name, {})).get("restarts", 0)
-    stack.eventually(
-        lambda: system.up.told["functions"].get(name, system.up.told.get(name, {})).get("restarts", 0) > restarts, f"{name} again"
-    )
+    stack.eventually(lambda: restarts() > before, f"{name} again")
 
 
 @pytest.mark.timeout(240)

@@ -57,14 +57,19 @@ class Request:
         return json.loads(self.body)
 
 
+def _at_once() -> bool:
+    return True
+
+
 @dataclass(frozen=True)
 class Reply:
-    """An answer; status 0 closes the connection without one."""
+    """An answer; status 0 closes the connection without one. It is held back for `after_s`, and as long as `until` is not true."""
 
     status: int = 200
     body: Any = None
     headers: Mapping[str, str] = field(default_factory=dict)
     after_s: float = 0.0
+    until: Callable[[], bool] = _at_once
 
 
 CLOSE = Reply(0)
@@ -91,7 +96,8 @@ def each(answer: Callable[[Event], Reply]) -> Script:
         if not request.batch:
             return replies[0]
         results = [{"status": reply.status, **(reply.body or {"outcome": "done"})} for reply in replies]
-        return Reply(200 if all(reply.status == 200 for reply in replies) else 207, {"results": results}, after_s=after_s)
+        status = 200 if all(reply.status == 200 for reply in replies) else 207
+        return Reply(status, {"results": results}, after_s=after_s, until=lambda: all(reply.until() for reply in replies))
 
     return script
 
@@ -191,6 +197,8 @@ class Sink:
         try:
             reply = self.script(request)
             await asyncio.sleep(reply.after_s)
+            while not reply.until():  # noqa: ASYNC110  what it waits for is of another thread
+                await asyncio.sleep(0.005)
             return reply
         finally:
             self.open.remove(request)

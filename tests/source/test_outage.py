@@ -1,5 +1,7 @@
 """Not the event's fault: tried for as long as it takes, paused, probed, resumed."""
 
+import dataclasses
+import threading
 import time
 
 import pytest
@@ -54,10 +56,13 @@ def test_pause_probe_and_recovery(group: Group, start_source: StartSource) -> No
     assert "database is away" in reason
     stack.eventually(lambda: source.metric("orderflow_source_requests_total", status="503") > 0, "the metric")
     # A probe is sent when nothing else is in flight: from the first one on there are no batches.
-    sizes = stack.eventually(lambda: 1 in (found := [len(request.events) for request in list(group.sink.requests)]) and found, "a probe")
-    first = sizes.index(1) if sizes else 0
+    seen = threading.Event()
+    group.sink.script = lambda request: dataclasses.replace(sinks.away(), until=seen.is_set)
+    stack.eventually(lambda: source.service.pump.probing, "a probe")
+    first = len(group.sink.requests)
     group.sink.in_flight_max = 0
-    stack.eventually(lambda: len(group.sink.requests) >= first + 4, "more probes")
+    seen.set()
+    stack.eventually(lambda: len(group.sink.requests) >= first + 3, "more probes")
     probes = group.sink.requests[first:]
     assert [len(request.events) for request in probes] == [1] * len(probes)
     assert group.sink.in_flight_max == 1

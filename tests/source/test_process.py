@@ -3,6 +3,7 @@
 import json
 import signal
 import sys
+import threading
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -69,11 +70,15 @@ def test_L18_a_source_that_was_deleted_and_deployed_again_goes_on_where_it_was(g
 
 def test_SIGTERM_ends_what_is_in_flight_commits_and_exits_0(group: Group, start: Start) -> None:
     """No new delivery begins after SIGTERM; the one in flight ends and is committed; the group is left at once."""
-    group.sink.script = sinks.each(lambda _: sinks.Reply(200, {"outcome": "done"}, after_s=1.0))
+    ending = threading.Event()
+    group.sink.script = sinks.each(lambda _: sinks.Reply(200, {"outcome": "done"}, until=ending.is_set))
     group.produce(b"1", b"2", b"3")
-    process = start(group)
+    process = start(group, env={"SHUTDOWN_TIMEOUT": "30s"})
     stack.eventually(lambda: len(group.sink.events) == 1, "the first delivery")
-    assert process.stop(signal.SIGTERM) == 0
+    process.send(signal.SIGTERM)
+    stack.eventually(lambda: state_of(process, group) == "stopped", "the source to end")
+    ending.set()
+    assert process.wait() == 0
     assert len(group.sink.events) == 1
     assert group.committed() == 1
     assert group.members() == []
@@ -81,10 +86,14 @@ def test_SIGTERM_ends_what_is_in_flight_commits_and_exits_0(group: Group, start:
     stack.eventually(lambda: len(group.sink.events) == 2, "the second delivery")
 
 
+def state_of(process: stack.Process, group: Group) -> str:
+    return str(httpx.get(f"{process.url}/sources").json()["sources"][group.name]["state"])
+
+
 def test_the_control_http(group: Group, start: Start) -> None:
     """Health, status, pause with a reason, resume, metrics; 404 for a source that is not there."""
     process = start(group)
-    stack.eventually(lambda: httpx.get(f"{process.url}/sources").json()["sources"][group.name]["state"] == "running", "running")
+    stack.eventually(lambda: state_of(process, group) == "running", "running")
     found = httpx.get(f"{process.url}/sources").json()["sources"][group.name]
     assert (found["topic"], found["group"], found["function"], found["partitions"]) == (group.topic, group.name, f"{group.sink.url}/", [0])
     paused = httpx.post(f"{process.url}/sources/{group.name}/pause", json={"reason": "a deployment"})
@@ -107,11 +116,14 @@ def test_wrong_settings_are_all_listed_and_end_it_with_2(group: Group, tmp_path:
         assert f"({group.name}): {field}: " in process.text
 
 
-def test_a_source_that_fails_ends_the_process_loudly(group: Group, start: Start) -> None:
+def test_a_source_that_fails_ends_the_process_loudly(group: Group, tmp_path: Path, start_process: StartProcess) -> None:
     """A fault that no repetition heals ends the process with 1, so that whoever watches it sees it."""
-    path = {"KAFKA_SSL_CA_LOCATION": "/nowhere/ca.pem", "KAFKA_SECURITY_PROTOCOL": "SSL"}
-    with pytest.raises(AssertionError, match="ended with 1"):
-        start(group, env=path)
+    path = write_manifest(tmp_path / "sources.yaml", [group.document()])
+    command = [sys.executable, "-m", "connectors.kafka_source", "--manifest", str(path), "--control-port", "0"]
+    wrong = {"KAFKA_SSL_CA_LOCATION": "/nowhere/ca.pem", "KAFKA_SECURITY_PROTOCOL": "SSL"}
+    process = start_process(command, wrong | {"KAFKA_BROKERS": group.brokers, "SINK_URLS": group.sink_urls})
+    assert process.wait() == 1
+    assert "ssl.ca.location failed" in process.text
 
 
 def test_a_taken_control_port_ends_the_process(group: Group, tmp_path: Path, start_process: StartProcess) -> None:
