@@ -105,6 +105,7 @@ class Settings(BaseSettings):
     assembly_duration: Seconds = 10.0
     order_item_price_kopecks: Annotated[int, Field(ge=0, le=10**9)] = 10_000
     idempotency_key_ttl: PositiveSeconds = 86_400.0
+    public_path_prefix: Annotated[str, Field(pattern=r"^(/[A-Za-z0-9._~-]+)*$")] = ""  # where a gateway shows orders: /function/orders
 
     telegram_enabled: bool = False
     telegram_bot_token: SecretStr | None = None

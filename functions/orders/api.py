@@ -22,14 +22,18 @@ _TRACEPARENT = re.compile(r"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}")
 _ID = TypeAdapter[str](events.Id)
 
 
-def build(desk: Desk, database: Database) -> FastAPI:
-    """The application. It opens nothing by itself."""
+def build(desk: Desk, database: Database, path_prefix: str) -> FastAPI:
+    """The application. It opens nothing by itself.
+
+    A gateway that shows it below `path_prefix` (OpenFaaS: /function/orders) takes the prefix away and says so in no header.
+    """
     app = FastAPI(
         title="Orderflow orders",
         version="1",
         summary="Place an order, and see how far it is.",
         docs_url=None,
         redoc_url=None,
+        servers=[{"url": path_prefix}] if path_prefix else None,
         redirect_slashes=False,  # a redirect would name the address behind a gateway
     )
     app.add_middleware(border.Border)
@@ -46,7 +50,7 @@ def build(desk: Desk, database: Database) -> FastAPI:
         key = idempotency.read(request.headers.getlist(idempotency.HEADER))
         new = await _new_order(request)
         answer, replayed = await desk.place(new, key=key, traceparent=_traceparent(request))
-        headers = {"Location": f"/orders/{answer.order_id}"} | ({"Idempotency-Replayed": "true"} if replayed else {})
+        headers = {"Location": f"{path_prefix}/orders/{answer.order_id}"} | ({"Idempotency-Replayed": "true"} if replayed else {})
         return Response(answer.response, 201, headers, JSON)
 
     @app.get("/orders/{order_id}", **reference.FIND)

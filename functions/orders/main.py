@@ -9,7 +9,7 @@ from shared import config, database, server
 
 _settings = config.settings()
 _database = database.connect("order", _settings, "orders")
-_app = api.build(Desk(_database, _settings), _database)
+_app = api.build(Desk(_database, _settings), _database, _settings.public_path_prefix)
 
 
 async def _end() -> None:

@@ -251,6 +251,16 @@ def refs(node: Any) -> Iterator[str]:
             yield from refs(each)
 
 
+def test_addresses_are_those_that_the_caller_can_follow(start_function: conftest.StartFunction, database: Database) -> None:
+    """Behind a gateway that shows the function below a prefix, Location and the OpenAPI document's server begin with it."""
+    env = database.environment() | {"PUBLIC_PATH_PREFIX": "/function/orders"}
+    with httpx.Client(base_url=start_function("orders", env).url, timeout=30) as orders:
+        answer = place(orders)
+        document = orders.get("/openapi.json").json()
+    assert f"/function/orders/orders/{answer.json()['id']}" == answer.headers["location"]
+    assert [{"url": "/function/orders"}] == document["servers"]
+
+
 def test_an_order_that_costs_too_much_is_refused(start_function: conftest.StartFunction, database: Database) -> None:
     """An amount above 10^15 kopecks has no event, so there is no such order."""
     env = database.environment() | {"ORDER_ITEM_PRICE_KOPECKS": "1000000000"}

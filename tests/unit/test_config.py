@@ -61,6 +61,7 @@ def faults(**variables: str) -> tuple[str, ...]:
         ("ASSEMBLY_DURATION", "1m30s", 90.0),
         ("ORDER_ITEM_PRICE_KOPECKS", "0", 0),
         ("IDEMPOTENCY_KEY_TTL", "2h", 7200.0),
+        ("PUBLIC_PATH_PREFIX", "/function/orders", "/function/orders"),
         ("TELEGRAM_CHAT_ID", "-100", "-100"),
         ("TELEGRAM_TIMEOUT", "3", 3.0),
         ("NOTIFICATION_LEASE", "12s", 12.0),
