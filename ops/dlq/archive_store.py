@@ -13,7 +13,6 @@ from typing import Any
 import boto3
 import botocore.config
 import botocore.exceptions
-from localstack_client import session as localstack
 
 from ops.dlq.archive_line import NameTaken, Written
 from shared import errors
@@ -41,7 +40,7 @@ class Store:
         self.bucket = settings.dlq_archive_bucket
         try:
             self._client: Any = _client(settings)
-        except (botocore.exceptions.BotoCoreError, ValueError, RuntimeError) as exc:
+        except (botocore.exceptions.BotoCoreError, ValueError, RuntimeError, ImportError) as exc:
             raise errors.ConfigError([f"DLQ_ARCHIVE_ENDPOINT and the AWS settings: {exc}"]) from exc
         self.endpoint: str = self._client.meta.endpoint_url
 
@@ -152,6 +151,8 @@ def _client(settings: Settings) -> Any:
         return session.client("s3", region_name=session.region_name or REGION, config=botocore.config.Config(**answers))
     config = botocore.config.Config(**answers, s3={"addressing_style": "path"})  # a name before the host's would need a DNS of its own
     if own is None:
+        from localstack_client import session as localstack  # a checkout has it, the image of this command does not
+
         return localstack.Session().client("s3", config=config)
     session = boto3.session.Session()
     return session.client("s3", endpoint_url=own, region_name=session.region_name or REGION, config=config)
