@@ -41,7 +41,7 @@ def _root(called: str) -> typer.Typer:
         context_settings={"help_option_names": ["-h", "--help"]},
         help="Paid orders become assembled, announced orders: run it, look into it, put right what failed.",
     )
-    root.callback()(_options)
+    root.callback(invoke_without_command=True)(_options)  # or --version, which is no command, would miss one
     for name in [called] if called in PARTS else PARTS:
         module, attribute, line = PARTS[name]
         part: Any = getattr(importlib.import_module(module), attribute) if name == called else _listed_only
