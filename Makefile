@@ -167,12 +167,14 @@ kafka-playground: $(STAMP) ## write a record to the playground topic and read it
 venv: $(STAMP) ## .venv, from requirements.lock (every other target makes it when it is missing or out of date)
 
 .PHONY: lock
-lock: ## renew requirements.lock from pyproject.toml (UPGRADE=1 takes the newest versions)
+lock: ## renew requirements.lock from pyproject.toml, and the images' sets with its pins (UPGRADE=1 takes the newest versions)
 	@$(call need_python)
 	@test -x build/lock/bin/uv || { $(PYTHON) -m venv build/lock && build/lock/bin/pip install --quiet --disable-pip-version-check uv==0.13.9; }
 	@build/lock/bin/uv pip compile --quiet --python-version 3.11 --generate-hashes --no-emit-index-url --no-header \
 	  --extra ops --extra dev $(if $(UPGRADE),--upgrade) --output-file requirements.lock pyproject.toml
-	@! grep -nE '://|--(extra-)?index-url|--find-links' requirements.lock || { echo "an address landed in requirements.lock" >&2; exit 1; }
+	@$(PYTHON) -m ops.images.sets build/lock/bin/uv
+	@! grep -nE '://|--(extra-)?index-url|--find-links' requirements.lock template/*/requirements.txt functions/*/requirements.txt infra/images/*.txt \
+	  || { echo "an address landed in a lock file" >&2; exit 1; }
 
 .PHONY: clean
 clean: ## remove what was built, not .venv and not the data in .orderflow
