@@ -19,8 +19,6 @@ WORKERS ?= 2
 # Topics under the names that the environment gives them, as for every other part.
 PAYMENT := $(or $(KAFKA_ORDER_PAYMENT_COMPLETED_TOPIC),order.payment.completed)
 ASSEMBLY := $(or $(KAFKA_ORDER_ASSEMBLY_COMPLETED_TOPIC),order.assembly.completed)
-PAYMENT_DLQ := $(or $(KAFKA_ORDER_PAYMENT_COMPLETED_DLQ_TOPIC),order.payment.completed.dlq)
-ASSEMBLY_DLQ := $(or $(KAFKA_ORDER_ASSEMBLY_COMPLETED_DLQ_TOPIC),order.assembly.completed.dlq)
 NOTIFICATION_DLQ := $(or $(KAFKA_NOTIFICATION_DLQ_TOPIC),order.notification.dlq)
 PLAYGROUND := $(or $(KAFKA_TOPIC),test-topic)
 
@@ -60,7 +58,7 @@ notification-run: $(STAMP) ## the function notify alone, through functions-frame
 ##@ Checks
 
 .PHONY: check
-check: format-check lint types contracts test ## format, lint, types, layering, contracts, then all tests
+check: format-check lint types contracts terraform-check test ## format, lint, types, layering, contracts, Terraform, then all tests
 
 .PHONY: test
 test: $(STAMP) ## all tests, on real brokers and databases (ARGS="-k name", WORKERS=1 one after another)
@@ -142,7 +140,7 @@ kafka-consume-assembly: $(STAMP) ## every record of the assemblies' topic
 
 .PHONY: kafka-consume-dlq
 kafka-consume-dlq: $(STAMP) ## every letter of every dead-letter topic
-	@$(ORDERFLOW) topics consume $(PAYMENT_DLQ) $(ASSEMBLY_DLQ) $(NOTIFICATION_DLQ) --from beginning $(ARGS)
+	@$(ORDERFLOW) topics consume --dead-letters --from beginning $(ARGS)
 
 .PHONY: kafka-tail-payment
 kafka-tail-payment: $(STAMP) ## new records of the payments' topic only
@@ -160,6 +158,35 @@ kafka-tail-notification-dlq: $(STAMP) ## new letters of the notifications' dead-
 kafka-playground: $(STAMP) ## write a record to the playground topic and read it back
 	@$(ORDERFLOW) topics produce $(PLAYGROUND) "hello at $$(date -u +%FT%TZ)" --key playground --header made-by=make
 	@$(ORDERFLOW) topics consume $(PLAYGROUND) --until-end
+
+##@ Docker
+
+.PHONY: up-docker
+up-docker: ## everything in containers, built from this checkout (docs/compose.md)
+	@$(need_compose); $$compose up --detach --build $(ARGS)
+	@echo "orders: http://127.0.0.1:$${ORDERS_PORT:-8080}/orders  Kafka: localhost:$${KAFKA_PORT:-19092}  PostgreSQL: localhost:$${POSTGRES_PORT:-15432}"
+
+.PHONY: down-docker
+down-docker: ## end and remove the containers; their data stay (ARGS=-v forgets the data)
+	@$(need_compose); $$compose down $(ARGS)
+
+##@ Terraform
+
+.PHONY: terraform-fmt
+terraform-fmt: ## format infra/terraform
+	@terraform fmt -recursive infra/terraform
+
+.PHONY: terraform-check
+terraform-check: ## its format; where the providers are to be had, whether it is valid and plans from nothing
+	@infra/terraform/check.sh
+
+.PHONY: terraform-plan
+terraform-plan: $(STAMP) ## what Terraform would change at the local servers, which must run (ARGS=)
+	@$(call local_terraform,plan)
+
+.PHONY: terraform-apply
+terraform-apply: $(STAMP) ## make the local servers' topics and roles by Terraform, and take over those that are there (YES=1 does not ask)
+	@$(call local_terraform,apply $(if $(YES),-auto-approve))
 
 ##@ Housekeeping
 
@@ -205,5 +232,18 @@ need_java = command -v java >/dev/null || { echo "Java 17 or newer is missing: a
   command -v mvn >/dev/null || { echo "Maven is missing: apt-get install maven" >&2; exit 1; }
 # KAFKA_BROKERS names a broker that runs, and then neither is needed.
 need_java_for_our_broker = test -n "$${KAFKA_BROKERS:-}" || { $(need_java); }
+# Sets `compose`: v2 where Docker has it, else v1, of which 1.29 is the first that waits for a one-shot to end well.
+need_compose = command -v docker >/dev/null || { echo "Docker is missing: apt-get install docker.io docker-compose" >&2; exit 1; }; \
+  if docker compose version >/dev/null 2>&1; then compose="docker compose"; \
+  elif command -v docker-compose >/dev/null; then compose=docker-compose; \
+  else echo "Docker Compose is missing: apt-get install docker-compose, or Docker's own docker-compose-plugin" >&2; exit 1; fi; \
+  version=$$($$compose version --short 2>/dev/null); case "$${version\#v}" in 0.* | 1.?.* | 1.1?.* | 1.2[0-8].*) \
+    echo "$$compose $$version is too old, 1.29 or newer is needed" >&2; exit 1;; esac; \
+  docker info >/dev/null 2>&1 || { echo "Docker does not answer$${DOCKER_HOST:+ at $$DOCKER_HOST}: is it started, and may $$(id -un) use it?" >&2; exit 1; }
+# The local state lies beside the local data that it describes.
+local_terraform = command -v terraform >/dev/null || { echo "terraform 1.9 or newer is missing" >&2; exit 1; }; \
+  found=$$($(BIN)/python -m ops.terraform); here=$$(dirname "$$found"); export TF_DATA_DIR="$$here/providers"; \
+  terraform -chdir=infra/terraform init -input=false >/dev/null; \
+  terraform -chdir=infra/terraform $(1) -var-file=environments/local.tfvars -var-file="$$found" -state="$$here/terraform.tfstate" $(ARGS)
 needs = test -n "$($(1))" || { echo "say which: make $@ $(1)=…" >&2; exit 2; }
 function = exec $(BIN)/functions-framework --asgi --target=handle --source=functions/$(1)/main.py --port $${PORT:-$(2)}
