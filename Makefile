@@ -242,7 +242,7 @@ need_compose = command -v docker >/dev/null || { echo "Docker is missing: apt-ge
   docker info >/dev/null 2>&1 || { echo "Docker does not answer$${DOCKER_HOST:+ at $$DOCKER_HOST}: is it started, and may $$(id -un) use it?" >&2; exit 1; }
 # The local state lies beside the local data that it describes.
 local_terraform = command -v terraform >/dev/null || { echo "terraform 1.9 or newer is missing" >&2; exit 1; }; \
-  found=$$($(BIN)/python -m ops.terraform); here=$$(dirname "$$found"); export TF_DATA_DIR="$$here/providers"; \
+  found=$$($(BIN)/python -m ops.terraform); here=$$(dirname "$$found"); export TF_DATA_DIR="$$here/providers"; umask 077; \
   terraform -chdir=infra/terraform init -input=false >/dev/null; \
   terraform -chdir=infra/terraform $(1) -var-file=environments/local.tfvars -var-file="$$found" -state="$$here/terraform.tfstate" $(ARGS)
 needs = test -n "$($(1))" || { echo "say which: make $@ $(1)=…" >&2; exit 2; }

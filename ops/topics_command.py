@@ -155,8 +155,9 @@ def produce(
 @app.command()
 @terminal.failures()
 def consume(
-    names: Annotated[list[str], typer.Argument(metavar="TOPIC...", help="The topics.")],
+    names: Annotated[list[str] | None, typer.Argument(metavar="TOPIC...", help="The topics.", show_default=False)] = None,
     *,
+    letters: Annotated[bool, typer.Option("--dead-letters", help="Every dead-letter topic of contracts/topics.yaml.")] = False,
     start: Annotated[
         records.Start, typer.Option("--from", help="The first record of each partition, or only those that are yet to come.")
     ] = records.Start.beginning,
@@ -172,7 +173,11 @@ def consume(
         idle_s = config.seconds(idle) if idle else None
     except ValueError as exc:
         raise terminal.usage(f"--idle {exc}") from exc
-    shown = records.show(config.load(), names, start=start, limit=limit, until_end=until_end, idle_s=idle_s, json=json)
+    settings = config.load()
+    wanted = [*(names or ()), *(topic.name for topic in topics.catalogue(settings).dead_letter_topics if letters)]
+    if not wanted:
+        raise terminal.usage("name a topic, or say --dead-letters")
+    shown = records.show(settings, wanted, start=start, limit=limit, until_end=until_end, idle_s=idle_s, json=json)
     terminal.note(f"{shown} record{'' if shown == 1 else 's'}")
 
 

@@ -221,6 +221,23 @@ def test_consume_reads_several_topics_and_stops_after_max(environment: dict[str,
     assert run(environment, "consume", first, "--from", "latest", "--idle", "100ms", "--json").lines() == []
 
 
+def test_consume_reads_every_dead_letter_topic_there_is(environment: dict[str, str], make_topic: MakeTopic) -> None:
+    settings = [topic.setting for topic in topics.read().dead_letter_topics]
+    own = environment | {setting: make_topic() for setting in settings}
+    for setting in settings:
+        run(own, "produce", own[setting], f"a letter on {setting}")
+
+    shown = run(own, "consume", "--dead-letters", "--until-end", "--json").lines()
+
+    assert sorted(f"a letter on {setting}" for setting in settings) == sorted(of["value"] for of in shown)
+
+
+def test_consume_without_a_topic_says_what_it_needs(environment: dict[str, str]) -> None:
+    ran = run(environment, "consume")
+
+    assert (ran.code, "name a topic, or say --dead-letters" in ran.err) == (2, True)
+
+
 def test_consume_from_latest_shows_new_records_only_and_ends_well_on_ctrl_c(
     environment: dict[str, str], make_topic: MakeTopic, start_process: StartProcess
 ) -> None:
