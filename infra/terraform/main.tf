@@ -57,6 +57,7 @@ module "postgres" {
   database         = var.postgres.database
   owner            = var.postgres.owner
   create_database  = var.postgres.create_database
+  administrator    = var.postgres.superuser ? null : var.postgres.username
   passwords        = var.role_passwords
   laptop_passwords = var.laptop_passwords
   address          = coalesce(var.postgres.address, "${var.postgres.host}:${var.postgres.port}")

@@ -34,6 +34,18 @@ resource "postgresql_role" "owner" {
   password = local.passwords[var.owner]
 }
 
+# Only an owner's grants on a database count, and of others PostgreSQL passes them over with a warning; so whoever applies this is one.
+resource "postgresql_grant_role" "owner" {
+  count = var.create_database && var.administrator != null ? 1 : 0
+
+  role       = var.administrator
+  grant_role = postgresql_role.owner[0].name
+
+  lifecycle {
+    ignore_changes = [with_admin_option] # since PostgreSQL 16 who makes a role has it, and the provider takes that for this grant's
+  }
+}
+
 resource "postgresql_database" "this" {
   count = var.create_database ? 1 : 0
 
@@ -43,6 +55,8 @@ resource "postgresql_database" "this" {
   lifecycle {
     prevent_destroy = true
   }
+
+  depends_on = [postgresql_grant_role.owner]
 }
 
 # What every role may, granted once: grants on one schema at the same time would get in each other's way.

@@ -23,6 +23,11 @@ variable "create_database" {
   type        = bool
 }
 
+variable "administrator" {
+  description = "Who applies this, where it is no superuser; else null."
+  type        = string
+}
+
 variable "passwords" {
   description = "Passwords by role; the rest is generated."
   type        = map(string)
