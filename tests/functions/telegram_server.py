@@ -1,8 +1,7 @@
-"""The far edge: a Telegram that counts what it is sent and answers as a test says, over real HTTP."""
+"""The far edge: a Telegram that counts what it is sent and answers what and when a test says, over real HTTP."""
 
 import json
 import threading
-import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, Self
 
@@ -14,7 +13,8 @@ class TelegramServer:
         self.messages: list[dict[str, Any]] = []
         self.paths: list[str] = []
         self.answers: list[tuple[int, dict[str, Any]]] = []
-        self.delay_s = 0.0
+        self.answering = threading.Event()
+        self.answering.set()
         outer = self
 
         class Handler(BaseHTTPRequestHandler):
@@ -24,7 +24,7 @@ class TelegramServer:
                 body = json.loads(self.rfile.read(int(self.headers["content-length"])))
                 outer.messages.append(body)
                 outer.paths.append(self.path)
-                time.sleep(outer.delay_s)
+                outer.answering.wait()
                 status, answer = outer.answers.pop(0) if outer.answers else (200, {"ok": True, "result": {}})
                 content = json.dumps(answer).encode()
                 self.send_response(status)
@@ -44,8 +44,9 @@ class TelegramServer:
         return f"http://127.0.0.1:{self._server.server_port}"
 
     def forget(self) -> None:
-        """Forget every message, and answer at once again."""
-        self.messages, self.paths, self.answers, self.delay_s = [], [], [], 0.0
+        """Forget every message, and answer again."""
+        self.messages, self.paths, self.answers = [], [], []
+        self.answering.set()
 
     def about(self, order_id: str) -> list[str]:
         """The texts that name an order."""
@@ -56,6 +57,7 @@ class TelegramServer:
         return self
 
     def __exit__(self, *_: object) -> None:
+        self.answering.set()
         self._server.shutdown()
         self._server.server_close()
         self._thread.join()

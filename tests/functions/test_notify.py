@@ -36,7 +36,7 @@ def notify(serve: Any, module_database: stack.TestDatabase, running_telegram: Te
         "TELEGRAM_BOT_TOKEN": "123:planted-secret",
         "TELEGRAM_CHAT_ID": "42",
         "TELEGRAM_URL": running_telegram.url,
-        "TELEGRAM_TIMEOUT": "1s",
+        "TELEGRAM_TIMEOUT": "14s",
     }
     return serve("functions/notify/main.py", module_database.environment() | settings)
 
@@ -117,17 +117,20 @@ def test_settings_that_telegram_refuses_are_an_error_in_the_log_and_the_token_is
     assert "planted-secret" not in notify.text + answer.text
 
 
-def test_no_answer_of_telegram_is_an_outage(notify: stack.Process, telegram: TelegramServer) -> None:
-    telegram.delay_s = 1.5
+def test_no_answer_of_telegram_is_an_outage(
+    start_function: Any, notify: stack.Process, database: stack.TestDatabase, telegram: TelegramServer
+) -> None:
+    impatient = start_function("notify", notify.env | database.environment() | {"TELEGRAM_TIMEOUT": "500ms"})
+    patient = start_function("notify", notify.env | database.environment())
+    telegram.answering.clear()
     payload = controls.paid()
-    assert send(notify, payload).status_code == 503
-    telegram.delay_s = 0
-    assert send(notify, payload).json() == {"outcome": "done"}
+    assert send(impatient, payload).status_code == 503
+    telegram.answering.set()
+    assert send(patient, payload).json() == {"outcome": "done"}
     assert len(telegram.about(payload["order_id"])) == 2  # the answer was lost, so nobody knows that it was sent
 
 
 def test_D07_a_live_lease_is_busy_however_often_others_come_and_its_owner_finishes(notify: stack.Process, telegram: TelegramServer) -> None:
-    telegram.delay_s = 0.9
     payload = controls.paid()
     others: list[httpx.Response] = []
     with meanwhile(telegram, payload, lambda: others.extend(send(notify, payload) for _ in range(3))):
@@ -142,11 +145,9 @@ def test_D07_a_live_lease_is_busy_however_often_others_come_and_its_owner_finish
 def test_O04_the_lease_of_a_killed_process_is_taken_over_when_it_has_ended(
     notify: stack.Process, telegram: TelegramServer, module_database: stack.TestDatabase
 ) -> None:
-    telegram.delay_s = 0.9
     payload = controls.paid()
     with pytest.raises(httpx.TransportError), meanwhile(telegram, payload, notify.kill):
         send(notify, payload)
-    telegram.delay_s = 0
     notify.start()
     notify.wait_ready()
     first = send(notify, payload)
@@ -163,7 +164,6 @@ def test_O04_the_lease_of_a_killed_process_is_taken_over_when_it_has_ended(
 def test_D09_a_send_that_outlived_its_lease_cannot_mark_it(
     notify: stack.Process, telegram: TelegramServer, module_database: stack.TestDatabase
 ) -> None:
-    telegram.delay_s = 0.8
     payload = controls.paid()
 
     def take_over() -> None:
@@ -182,7 +182,6 @@ def test_a_mark_that_the_database_did_not_take_is_told_and_the_message_may_repea
     notify: stack.Process, telegram: TelegramServer, module_database: stack.TestDatabase
 ) -> None:
     payload = controls.paid()
-    telegram.delay_s = 0.5
     with meanwhile(
         telegram, payload, lambda: module_database.run("REVOKE UPDATE ON notification_inbox_events FROM orderflow_notification")
     ):
@@ -207,24 +206,36 @@ def test_what_does_not_fit_the_deadline_is_answered_503_and_was_not_claimed(
     start_function: Any, database: stack.TestDatabase, telegram: TelegramServer
 ) -> None:
     settings = {"TELEGRAM_ENABLED": "true", "TELEGRAM_BOT_TOKEN": "1:x", "TELEGRAM_CHAT_ID": "4", "TELEGRAM_URL": telegram.url}
-    limits = {"LOCK_TIMEOUT": "100ms", "STATEMENT_TIMEOUT": "200ms", "DELIVERY_DEADLINE": "500ms"}
+    limits = {"LOCK_TIMEOUT": "500ms", "STATEMENT_TIMEOUT": "1s", "DELIVERY_DEADLINE": "2s"}
     notify = start_function("notify", database.environment() | settings | limits)
-    telegram.delay_s = 0.4
+    telegram.answering.clear()
     payloads = [controls.paid() for _ in range(4)]
+    past = threading.Timer(2.1, telegram.answering.set)  # the deadline of what comes after the first
+
+    def start_the_clock() -> None:
+        stack.eventually(lambda: telegram.messages, "the first message")
+        past.start()
+
+    clock = threading.Thread(target=start_the_clock)
+    clock.start()
     results = httpx.post(notify.url, timeout=30, **controls.batch(payloads)).json()["results"]
-    late = [payload["event_id"] for payload, result in zip(payloads, results, strict=True) if result.get("code") == "deadline"]
-    assert results[0]["status"] == 200
-    assert late
+    clock.join()
+    assert [(200, None)] + [(503, "deadline")] * 3 == [(result["status"], result.get("code")) for result in results]
+    late = [payload["event_id"] for payload in payloads[1:]]
     assert [] == database.run("SELECT event_id FROM notification_inbox_events WHERE event_id = ANY(:ids)", ids=late)
 
 
 @contextlib.contextmanager
 def meanwhile(telegram: TelegramServer, payload: controls.Payload, act: Callable[[], object]) -> Iterator[None]:
-    """Act, from another thread, as soon as Telegram has the message of an event and before it has answered."""
+    """Act, from another thread, when Telegram has the message of an event and before it answers."""
+    telegram.answering.clear()
 
     def wait_and_act() -> None:
-        stack.eventually(lambda: telegram.about(payload["order_id"]), "the message")
-        act()
+        try:
+            stack.eventually(lambda: telegram.about(payload["order_id"]), "the message")
+            act()
+        finally:
+            telegram.answering.set()
 
     thread = threading.Thread(target=wait_and_act)
     thread.start()

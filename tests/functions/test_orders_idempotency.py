@@ -49,6 +49,13 @@ def place(orders: httpx.Client, key: str, body: Any = BODY) -> httpx.Response:
     return orders.post("/orders", json=body, headers={"Idempotency-Key": key})
 
 
+def place_in_the_end(orders: httpx.Client, key: str) -> httpx.Response:
+    """As a caller does who comes again when his key is in use for long."""
+    while (answer := place(orders, key)).status_code == 409:
+        pass
+    return answer
+
+
 def stored(database: Database) -> list[int]:
     """Orders, events and keys."""
     tables = ("orders", "order_outbox_events", "order_idempotency_keys")
@@ -143,7 +150,7 @@ def test_twenty_at_once_are_one_order(start_function: conftest.StartFunction, da
     def buy(number: int) -> httpx.Response:
         with httpx.Client(base_url=urls[number % 2], timeout=30) as orders:
             start.wait()
-            return place(orders, "k")
+            return place_in_the_end(orders, "k")
 
     with ThreadPoolExecutor(20) as people:
         answers = list(people.map(buy, range(20)))
@@ -159,7 +166,7 @@ def test_many_keys_at_once_are_each_one_order(orders: httpx.Client, database: Da
         httpx.Client(base_url=start_function("orders", database.environment()).url, timeout=30) as others,
         ThreadPoolExecutor(16) as people,
     ):
-        answers = list(people.map(lambda n: place((orders, others)[n % 2], f"k{n * 7 % 15}"), range(240)))
+        answers = list(people.map(lambda n: place_in_the_end((orders, others)[n % 2], f"k{n * 7 % 15}"), range(240)))
     assert Counter(answer.status_code for answer in answers) == {201: 240}
     assert stored(database) == [15, 15, 15]
 

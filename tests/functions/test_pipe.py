@@ -12,12 +12,14 @@ import pytest
 from tests import controls, stack
 
 SAMPLE = "tests/samples/faulty/main.py"
+AT_WORK = "SELECT 1 FROM pg_stat_activity WHERE datname = current_database() AND state = 'idle in transaction'"
+WAITING = "SELECT 1 FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
 
 
 @pytest.fixture(scope="module")
 def function(serve: Any, module_database: stack.TestDatabase) -> stack.Process:
     """The sample function."""
-    return serve(SAMPLE, module_database.environment() | {"ORDER_POSTGRES_DSN": module_database.dsn(), "STATEMENT_TIMEOUT": "1s"})
+    return serve(SAMPLE, module_database.environment() | {"ORDER_POSTGRES_DSN": module_database.dsn(), "STATEMENT_TIMEOUT": "3s"})
 
 
 @pytest.fixture
@@ -237,10 +239,14 @@ def test_an_empty_batch_has_no_results(post: Any) -> None:
 def test_concurrent_duplicates_have_one_effect(function: stack.Process, module_database: stack.TestDatabase) -> None:
     payload = controls.assembled()
 
-    async def all_at_once() -> list[int | str]:
+    async def deliver(client: httpx.AsyncClient) -> str:
+        while (answer := await client.post(function.url, **controls.binary(payload))).status_code == 409:
+            pass  # one that waited too long for another at work comes again
+        return str(answer.json().get("outcome", "failed"))
+
+    async def all_at_once() -> list[str]:
         async with httpx.AsyncClient(timeout=30) as client:
-            answers = await asyncio.gather(*(client.post(function.url, **controls.binary(payload)) for _ in range(20)))
-            return sorted(answer.json().get("outcome", "failed") for answer in answers)
+            return sorted(await asyncio.gather(*(deliver(client) for _ in range(20))))
 
     assert ["done"] + ["duplicate"] * 19 == asyncio.run(all_at_once())
     assert orders(module_database, payload) == 1
@@ -268,16 +274,23 @@ def test_an_event_that_another_transaction_holds_is_busy_and_its_neighbours_are_
     assert post(controls.binary(held)).json() == {"outcome": "done"}
 
 
-def test_D09_a_second_delivery_waits_for_the_first_and_is_a_duplicate(function: stack.Process, module_database: stack.TestDatabase) -> None:
-    payload = failing("slow:0.3")
+def test_D09_a_second_delivery_waits_for_the_first_and_is_a_duplicate(
+    serve: Any, module_database: stack.TestDatabase, tmp_path: Path
+) -> None:
+    function = serve(SAMPLE, {"ORDER_POSTGRES_DSN": module_database.dsn(), "LOCK_TIMEOUT": "15s", "STATEMENT_TIMEOUT": "18s"})
+    held = tmp_path / "held"
+    held.touch()
+    payload = failing(f"wait:{held}"[:128])
     outcomes: list[str] = []
 
     def deliver() -> None:
         outcomes.append(httpx.post(function.url, timeout=30, **controls.binary(payload)).json()["outcome"])
 
     threads = [threading.Thread(target=deliver) for _ in range(2)]
-    for thread in threads:
+    for thread, sign in zip(threads, (AT_WORK, WAITING), strict=True):
         thread.start()
+        stack.eventually(lambda sign=sign: module_database.run(sign), "the delivery to come so far")  # type: ignore[misc]
+    held.unlink()
     for thread in threads:
         thread.join()
     assert ["done", "duplicate"] == sorted(outcomes)
@@ -335,7 +348,7 @@ class holding:  # noqa: N801  reads as what it does
 
     def __enter__(self) -> None:
         self._thread.start()
-        assert self._held.wait(10)
+        assert self._held.wait(stack.PATIENCE_S)
 
     def __exit__(self, *_: object) -> None:
         self._go.set()

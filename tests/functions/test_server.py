@@ -5,6 +5,7 @@ import subprocess
 import sys
 import threading
 import time
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -13,7 +14,8 @@ import pytest
 from ops import child, home
 from tests import controls, stack
 
-SLOW = "tests/samples/faulty/main.py"
+WAITS = "tests/samples/faulty/main.py"
+AT_WORK = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND state = 'idle in transaction'"
 SOURCE = "functions/order_on_assembled/main.py"
 
 
@@ -81,28 +83,38 @@ def test_with_a_shared_token_a_delivery_without_it_is_401_and_nothing_happens(
     assert [200, 200] == [httpx.get(f"{function.url}/{path}").status_code for path in ("health", "ready")]
 
 
-def test_sigterm_finishes_what_is_in_flight_and_exits_0(database: stack.TestDatabase, serve: Any) -> None:
-    function = serve(SLOW, {"ORDER_POSTGRES_DSN": database.dsn()})
+def test_sigterm_finishes_what_is_in_flight_and_exits_0(database: stack.TestDatabase, serve: Any, tmp_path: Path) -> None:
+    function = serve(WAITS, {"ORDER_POSTGRES_DSN": database.dsn(), "SHUTDOWN_TIMEOUT": "40s"})
+    held = tmp_path / "held"
+    held.touch()
     answers: list[httpx.Response] = []
-    requests = [controls.binary(controls.assembled(user_id="slow:0.7")) for _ in range(2)]  # one for each connection
-    threads = [threading.Thread(target=lambda r=request: answers.append(httpx.post(function.url, timeout=30, **r))) for request in requests]
-    for thread in threads:
+    requests = [controls.binary(controls.assembled(user_id=f"wait:{held}"[:128])) for _ in range(2)]  # one for each connection
+    threads = [threading.Thread(target=lambda r=request: answers.append(httpx.post(function.url, timeout=60, **r))) for request in requests]
+    for n, thread in enumerate(threads, 1):
         thread.start()
-    # In flight as soon as it holds a transaction open.
-    stack.eventually(
-        lambda: database.run("SELECT 1 FROM pg_stat_activity WHERE datname = current_database() AND xact_start < now()"), "work"
-    )
-    assert function.stop(signal.SIGTERM) == 0
+        stack.eventually(lambda n=n: database.run(AT_WORK) == [[n]], "its handler to be at work")  # type: ignore[misc]
+    function.send(signal.SIGTERM)
+    stack.eventually(lambda: not _listens(function), "it to listen no more")
+    held.unlink()
+    assert function.wait() == 0
     for thread in threads:
         thread.join()
     assert ["done"] * 2 == [answer.json()["outcome"] for answer in answers]
     assert [[2]] == database.run("SELECT count(*) FROM orders")
 
 
+def _listens(function: stack.Process) -> bool:
+    try:
+        httpx.get(f"{function.url}/health", timeout=30)
+    except httpx.ConnectError:
+        return False
+    return True
+
+
 def test_while_it_drains_it_answers_says_that_it_is_not_ready_and_closes_connections(
     database: stack.TestDatabase, start_function: Any
 ) -> None:
-    function = start_function("order_on_assembled", own(database) | {"DRAIN_DELAY": "2s"})
+    function = start_function("order_on_assembled", own(database) | {"DRAIN_DELAY": "100s"})
     with httpx.Client() as client:
         assert "connection" not in client.get(f"{function.url}/health").headers
         function.send(signal.SIGTERM)
@@ -110,32 +122,44 @@ def test_while_it_drains_it_answers_says_that_it_is_not_ready_and_closes_connect
         assert ready.json()["code"] == "draining"
         answer = client.post(function.url, **controls.binary(controls.assembled()))
         assert ({"outcome": "done"}, "close") == (answer.json(), answer.headers["connection"])
-    assert function.wait() == 0
+    assert function.stop(signal.SIGTERM) == 0  # the second ends the delay
+
+
+def test_a_drain_ends_by_itself(database: stack.TestDatabase, start_function: Any) -> None:
+    function = start_function("order_on_assembled", own(database) | {"DRAIN_DELAY": "500ms"})
+    began = time.monotonic()
+    assert function.stop(signal.SIGTERM) == 0
+    assert time.monotonic() - began >= 0.5
 
 
 def test_O17_a_rolling_restart_under_load_loses_no_request(database: stack.TestDatabase, start_function: Any) -> None:
-    environment = own(database) | {"DRAIN_DELAY": "1s"}
+    environment = own(database) | {"DRAIN_DELAY": "100s"}  # a second SIGTERM ends it, once the balancer has noticed
     targets = [start_function("order_on_assembled", environment)]
-    stop, failures, sent = threading.Event(), [], []
+    stop, failures, sent, reached = threading.Event(), [], [], {}
 
     def work(number: int) -> None:
         with httpx.Client(timeout=30) as client:
             while not stop.is_set():
-                payload = controls.assembled(event_id=controls.new_id(f"{number}-"))
+                payload, target = controls.assembled(event_id=controls.new_id(f"{number}-")), targets[-1]
                 try:
-                    answer = client.post(targets[-1].url, **controls.binary(payload))
+                    answer = client.post(target.url, **controls.binary(payload))
                 except httpx.TransportError as exc:
                     failures.append(exc)
                     continue
                 (sent if answer.status_code == 200 else failures).append(payload["event_id"])
+                reached[number] = target
 
     workers = [threading.Thread(target=work, args=(number,)) for number in range(4)]
     for worker in workers:
         worker.start()
     for _ in range(2):
-        old = targets[-1]
-        targets.append(start_function("order_on_assembled", environment))
-        time.sleep(0.2)  # the balancer has noticed; what is on its way to the old one still arrives
+        old, new = targets[-1], start_function("order_on_assembled", environment)
+        old.send(signal.SIGTERM)
+        stack.eventually(lambda old=old: httpx.get(f"{old.url}/ready", timeout=30).status_code == 503, "the old one to drain")
+        done = len(sent)
+        stack.eventually(lambda done=done: len(sent) > done + 4, "requests that the old one still gets")
+        targets.append(new)
+        stack.eventually(lambda new=new: list(reached.values()) == [new] * 4, "the balancer to notice")
         assert old.stop(signal.SIGTERM) == 0
     stop.set()
     for worker in workers:

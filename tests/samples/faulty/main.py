@@ -1,4 +1,4 @@
-"""A handler that fails as an event's `user_id` says (`bug`, `slow:0.3`, …), to show what the pipe makes of it."""
+"""A handler that fails as an event's `user_id` says (`bug`, `wait:/a/file`, …), to show what the pipe makes of it."""
 
 import os
 import time
@@ -42,6 +42,11 @@ def _fail_while(path: str) -> None:
         raise RuntimeError("not mended yet")
 
 
+def _wait_while(path: str) -> None:
+    while Path(path).exists():
+        time.sleep(0.01)
+
+
 def _die_once(path: str) -> None:
     if not Path(path).exists():
         Path(path).touch()
@@ -60,5 +65,5 @@ _FAULTS: dict[str, Callable[[events.OrderAssembled, Transaction, str], Any]] = {
     "while": lambda _event, _tx, path: _fail_while(path),
     "mutate": lambda event, _tx, _: _mutate(event),
     "die": lambda _event, _tx, path: _die_once(path),
-    "slow": lambda _event, _tx, seconds: time.sleep(float(seconds)),
+    "wait": lambda _event, _tx, path: _wait_while(path),
 }
