@@ -64,6 +64,7 @@ def sources(documents: Sequence[manifest.Document], settings: Settings) -> tuple
         if source.letters.rstrip("/") == source.sink.rstrip("/"):
             faults.append(f"{source.name}: spec.delivery.deadLetterSink: is the sink itself")
     for document in documents:
+        faults += _consumers(document)
         net = document.spec.net or {}
         if any(isinstance(part, dict) and part.get("enable") for part in net.values()) and not settings.kafka_security:
             faults.append(
@@ -72,6 +73,16 @@ def sources(documents: Sequence[manifest.Document], settings: Settings) -> tuple
     if faults:
         raise errors.ConfigError(faults)
     return tuple(made)
+
+
+def _consumers(document: manifest.Document) -> list[str]:
+    """What becomes of spec.consumers: a KafkaSource starts so many, and here each process is one member of the group."""
+    if document.spec.consumers > 1:
+        log.warning("%s: spec.consumers is %d, and this process is one: start as many of them", document.name, document.spec.consumers)
+    stopped = (
+        f"{document.name}: spec.consumers: 0 stops a KafkaSource; here pause it (orderflow sources pause), or name the others with --source"
+    )
+    return [] if document.spec.consumers else [stopped]
 
 
 def _source(document: manifest.Document, settings: Settings, row: tuple[topics.Topic, topics.Consumer] | None, urls: "_Urls") -> Source:

@@ -80,6 +80,13 @@ def test_what_differs_is_logged_with_both_values_and_their_origins(tmp_path: Pat
     assert "mine: brokers is 127.0.0.1:9 (KAFKA_BROKERS or APP_ENV), not b:9092 (manifest)" in caplog.messages
 
 
+def test_several_consumers_are_said_to_be_processes_and_none_is_refused(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """A manifest that asks for three consumers is told how to get them here; one that is stopped is not read all the same."""
+    planned(tmp_path, document(consumers=3))
+    assert "mine: spec.consumers is 3, and this process is one: start as many of them" in caplog.messages
+    assert "mine: spec.consumers: 0 stops a KafkaSource" in faults(tmp_path, document(consumers=0))
+
+
 def test_every_fault_is_listed_with_its_document_and_field(tmp_path: Path) -> None:
     """Several faults in several documents: one message names them all."""
     first = document(ordering="sorted", consumers=-1)
