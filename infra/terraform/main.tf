@@ -1,10 +1,6 @@
 # What exists before the first migration and the first event: topics, who may use them, the database and who may log in.
 # Everything is read from contracts/; the variable files in environments/ say only where, and how many replicas.
 
-locals {
-  contracts = "${path.root}/../../contracts"
-}
-
 # One state describes one environment. The variables of another would replace this, which the plan refuses.
 resource "terraform_data" "environment" {
   triggers_replace = var.environment
@@ -39,21 +35,27 @@ provider "postgresql" {
   connect_timeout = 10
 }
 
+module "contract" {
+  source = "./modules/contract"
+
+  folder  = "${path.root}/../../contracts"
+  names   = var.kafka_names
+  brokers = var.kafka_brokers_count
+}
+
 module "topics" {
   source = "./modules/topics"
 
-  contract       = "${local.contracts}/topics.yaml"
-  names          = var.kafka_names
-  replicas_max   = var.kafka_replicas_max
-  acls           = var.kafka_acls
+  topics         = module.contract.topics
+  acls           = var.kafka_acls ? module.contract.acls : []
+  users          = module.contract.users
   user_passwords = var.kafka_user_passwords
 }
 
 module "postgres" {
   source = "./modules/postgres"
 
-  roles_contract   = "${local.contracts}/roles.yaml"
-  topics_contract  = "${local.contracts}/topics.yaml"
+  roles            = module.contract.roles
   database         = var.postgres.database
   owner            = var.postgres.owner
   create_database  = var.postgres.create_database
@@ -68,7 +70,7 @@ module "postgres" {
 import {
   for_each = var.adopt.topics
   to       = module.topics.kafka_topic.all[each.value]
-  id       = lookup(module.topics.names, each.value, each.value)
+  id       = module.contract.topics[each.value].name
 }
 
 import {

@@ -5,7 +5,7 @@ output "topics" {
 
 output "roles" {
   description = "The login roles."
-  value       = module.postgres.roles
+  value       = module.contract.roles
 }
 
 # What the functions' secrets are made from (docs/terraform.md).

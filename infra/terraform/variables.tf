@@ -21,10 +21,9 @@ variable "kafka_password" {
   sensitive   = true
 }
 
-variable "kafka_replicas_max" {
-  description = "No topic gets more replicas than there are brokers; null leaves what contracts/topics.yaml declares."
+variable "kafka_brokers_count" {
+  description = "How many brokers there are: no topic gets more replicas, whatever contracts/topics.yaml declares."
   type        = number
-  default     = null
 }
 
 variable "kafka_acls" {

@@ -7,7 +7,7 @@ kafka = {
   tls     = false
 }
 
-kafka_replicas_max = 1
+kafka_brokers_count = 1
 
 postgres = {
   host            = "localhost"

@@ -8,7 +8,8 @@ kafka = {
   username       = "terraform"
 }
 
-kafka_acls = true
+kafka_brokers_count = 3
+kafka_acls          = true
 
 postgres = {
   host      = "postgres"

@@ -2,15 +2,7 @@
 # schema. Tables, indexes and every grant on a table are Alembic's (infra/migrations).
 
 locals {
-  contract  = yamldecode(file(var.roles_contract))
-  consumers = flatten(yamldecode(file(var.topics_contract)).topics[*].consumers)
-
-  # As ops/roles.py reads them: the role of a consumer is named after its inbox.
-  roles = toset(concat(
-    local.contract.roles[*].name,
-    [for consumer in local.consumers : "orderflow_${trimsuffix(consumer.inbox, "_inbox_events")}"],
-  ))
-  logins = setunion(local.roles, var.create_database ? [var.owner] : [])
+  logins = setunion(var.roles, var.create_database ? [var.owner] : [])
 }
 
 resource "random_password" "login" {
@@ -65,7 +57,7 @@ resource "postgresql_role" "member" {
 }
 
 resource "postgresql_role" "all" {
-  for_each = local.roles
+  for_each = var.roles
 
   name     = each.key
   login    = true

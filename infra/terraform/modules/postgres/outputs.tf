@@ -1,8 +1,3 @@
-output "roles" {
-  description = "The login roles."
-  value       = local.roles
-}
-
 output "dsns" {
   description = "{ secret = DSN }"
   value = {

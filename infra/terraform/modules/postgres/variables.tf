@@ -1,11 +1,6 @@
-variable "roles_contract" {
-  description = "Path of contracts/roles.yaml: the roles that no consumer implies."
-  type        = string
-}
-
-variable "topics_contract" {
-  description = "Path of contracts/topics.yaml, whose consumers each imply a role."
-  type        = string
+variable "roles" {
+  description = "Who logs in."
+  type        = set(string)
 }
 
 variable "database" {

@@ -1,21 +1,27 @@
-variable "contract" {
-  description = "Path of contracts/topics.yaml."
-  type        = string
-}
-
-variable "names" {
-  description = "{ SETTING = \"name\" }: topics and groups that are named otherwise."
-  type        = map(string)
-}
-
-variable "replicas_max" {
-  description = "At most so many replicas; null for what is declared."
-  type        = number
+variable "topics" {
+  description = "{ name in the contract = name, partitions, replication_factor, config }"
+  type = map(object({
+    name               = string
+    partitions         = number
+    replication_factor = number
+    config             = map(string)
+  }))
 }
 
 variable "acls" {
-  description = "Whether to make ACLs."
-  type        = bool
+  description = "What each user may."
+  type = list(object({
+    user      = string
+    operation = string
+    type      = string
+    name      = string
+    pattern   = string
+  }))
+}
+
+variable "users" {
+  description = "The users that there can be."
+  type        = list(string)
 }
 
 variable "user_passwords" {
@@ -24,7 +30,7 @@ variable "user_passwords" {
   sensitive   = true
 
   validation {
-    condition     = length(setsubtract(keys(var.user_passwords), keys(local.rights))) == 0
-    error_message = "kafka_user_passwords: the users are ${join(", ", keys(local.rights))}, and no others."
+    condition     = length(setsubtract(keys(var.user_passwords), var.users)) == 0
+    error_message = "kafka_user_passwords: the users are ${join(", ", var.users)}, and no others."
   }
 }
