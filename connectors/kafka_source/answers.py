@@ -92,7 +92,8 @@ def of_single(response: httpx.Response) -> Answer:
 def of(response: httpx.Response) -> Answer:
     """The answer to a request as a whole."""
     status = response.status_code
-    if status in _LOST or "x-openfaas-internal" in response.headers:
+    # The watchdog's own 429 (max_inflight) is no riddle: it turned the request away before the function saw it.
+    if status in _LOST or ("x-openfaas-internal" in response.headers and status != 429):
         return Answer(Kind.LOST, status, "no_answer", f"the platform answered {status} in place of the function")
     if 200 <= status < 300:
         return DONE
