@@ -20,6 +20,7 @@ FILES: Mapping[str, str] = MappingProxyType(
         "stack.yml": "stack.yml.j2",
         "infra/knative/base/functions.yaml": "knative-functions.yaml.j2",
         "infra/knative/delivery/knative/sources.yaml": "knative-sources.yaml.j2",
+        "infra/openfaas/base/sources.yaml": "knative-sources.yaml.j2",
         "infra/knative/overlays/dev/secrets.yaml": "knative-secrets.yaml.j2",
         "docker-compose.yml": "docker-compose.yml.j2",
         "docker-compose.kafka.yml": "docker-compose.kafka.yml.j2",
