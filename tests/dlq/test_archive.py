@@ -342,7 +342,7 @@ def test_a_broken_object_is_named(shelf: Shelf) -> None:
 
 
 def test_following_waits_for_s3_shows_that_it_does_and_ends_in_good_order(shelf: Shelf, start_process: conftest.StartProcess) -> None:
-    s3_port, metrics_port = child.free_ports(2)
+    s3_port, metrics_port = child.free_ports(2)  # nothing else is given them meanwhile
     shelf.write(letter(1))
     shelf.endpoint = f"http://127.0.0.1:{s3_port}"
     url = f"http://127.0.0.1:{metrics_port}"
@@ -350,20 +350,22 @@ def test_following_waits_for_s3_shows_that_it_does_and_ends_in_good_order(shelf:
     process.wait_ready("/metrics")
 
     def metric(name: str) -> float:
-        match = re.search(rf"^{name} (\S+)$", httpx.get(f"{url}/metrics", timeout=5).text, re.MULTILINE)
+        match = re.search(rf"^{name} (\S+)$", httpx.get(f"{url}/metrics", timeout=30).text, re.MULTILINE)
         return float(match[1]) if match else 0.0
 
     stack.eventually(lambda: metric("orderflow_archive_failing_seconds") > 0, "the outage in the metrics")
     assert "archiving is delayed; nothing is lost" in process.text
     shelf.write(letter(2))
-    stack.eventually(lambda: f'orderflow_archive_behind{{topic="{shelf.topic}"}} 2.0' in httpx.get(f"{url}/metrics").text, "two behind")
+    stack.eventually(
+        lambda: f'orderflow_archive_behind{{topic="{shelf.topic}"}} 2.0' in httpx.get(f"{url}/metrics", timeout=30).text, "two behind"
+    )
     server = ThreadedMotoServer(ip_address="127.0.0.1", port=s3_port, verbose=False)
     server.start()
     try:
         stack.eventually(lambda: metric("orderflow_archive_letters_total") == 2, "both letters in S3")
         stack.eventually(lambda: metric("orderflow_archive_failing_seconds") == 0, "the end of the outage in the metrics")
         stack.eventually(
-            lambda: f'orderflow_archive_behind{{topic="{shelf.topic}"}} 0.0' in httpx.get(f"{url}/metrics").text, "none behind"
+            lambda: f'orderflow_archive_behind{{topic="{shelf.topic}"}} 0.0' in httpx.get(f"{url}/metrics", timeout=30).text, "none behind"
         )
         assert process.stop() == 0
         assert ["letter-notification-payment-1", "letter-notification-payment-2"] == [each.letter_id for each in shelf.read()]

@@ -348,11 +348,11 @@ def test_a_replay_that_was_killed_is_resumed_and_none_is_handled_twice(
     events = [order.event("one") for _ in range(40)]
     order.fail(events[0])
     assert {order.send(event) for event in events[1:]} == {(200, "parked")}
-    process = start_process(bench.command("replay", "--all", "--yes", "--rate", "20"), bench.env)
-    stack.eventually(lambda: len(order.handled()) >= 5, "the first of them")
+    process = start_process(bench.command("replay", "--all", "--yes", "--rate", "4"), bench.env)
+    stack.eventually(lambda: len(order.handled()) >= 4, "the first of them")
     process.kill()
     assert order.send(last := order.event("one")) == (200, "parked")
-    assert bench.replay("--resume", bench.run_id()).code == 0
+    assert bench.replay("--resume", bench.run_id(), "--rate", "100000").code == 0
     assert order.parked() == []
     assert order.handled() == [event["event_id"] for event in [*events, last]]
     assert bench.database.run("SELECT count(*) FROM order_outbox_events") == [[41]]

@@ -99,7 +99,7 @@ def test_a_killed_replay_of_events_is_resumed(bench: Bench, topic: str, start_fu
     function = start_function("order_on_assembled", bench.env)
     bench.sinks(order_on_assembled=function.url)
     bench.produce(topic, *encoded(*(controls.assembled() for _ in range(600))))
-    process = start_process(bench.command("events", "--topic", topic, "--consumer", ORDER, "--yes", "--rate", "300"), bench.env)
+    process = start_process(bench.command("events", "--topic", topic, "--consumer", ORDER, "--yes", "--rate", "100"), bench.env)
     handled = "SELECT count(*) FROM order_inbox_events"
     stack.eventually(lambda: bench.database.run(handled)[0][0] >= 60, f"the first events: {process.text}")
     process.kill()

@@ -15,8 +15,8 @@ from tests.e2e.system import ASSEMBLED, PAID, System
 
 def test_an_order_is_paid_then_assembled_and_announced_twice(system: System) -> None:
     order = system.place(1)
-    assert httpx.get(f"{system.orders}/{order}").json()["status"] in {"paid", "assembled"}
-    stack.eventually(lambda: httpx.get(f"{system.orders}/{order}").json()["status"] == "assembled", "the order to be assembled")
+    assert httpx.get(f"{system.orders}/{order}", timeout=30).json()["status"] in {"paid", "assembled"}
+    stack.eventually(lambda: httpx.get(f"{system.orders}/{order}", timeout=30).json()["status"] == "assembled", "the order to be assembled")
     sent = "SELECT event_type FROM notification_inbox_events WHERE order_id = :id AND status = 'sent' ORDER BY event_type"
     stack.eventually(lambda: system.run(sent, id=order) == [[ASSEMBLED], [PAID]], "both messages")
     system.wait_idle()
@@ -67,7 +67,7 @@ def test_a_poison_record_becomes_a_readable_letter_for_each_consumer_and_stops_n
         return sorted(letter["consumer"] for letter in found)
 
     stack.eventually(lambda: letters() == ["assembly-service", "notification-payment"], "its letters")
-    stack.eventually(lambda: httpx.get(f"{system.orders}/{order}").json()["status"] == "assembled", "the order behind it")
+    stack.eventually(lambda: httpx.get(f"{system.orders}/{order}", timeout=30).json()["status"] == "assembled", "the order behind it")
     system.wait_idle()
 
 
@@ -80,14 +80,14 @@ def test_the_demo_uses_the_system_that_runs_and_succeeds(system: System) -> None
 
 def test_the_demo_fails_and_names_what_did_not_happen(system: System) -> None:
     sources = f"{system.up.told['source']['url']}/sources/notify-assembly"
-    assert httpx.post(f"{sources}/pause", json={"reason": "a test"}).status_code == 200
+    assert httpx.post(f"{sources}/pause", json={"reason": "a test"}, timeout=30).status_code == 200
     try:
         assert system.up.command("status").returncode == 1
         done = system.up.command("demo", "--patience", "10s")
         assert done.returncode == 1
         assert done.stderr.count(": not assembly announced") == 5
     finally:
-        assert httpx.post(f"{sources}/resume").status_code == 200
+        assert httpx.post(f"{sources}/resume", timeout=30).status_code == 200
     system.wait_idle()
 
 

@@ -85,7 +85,7 @@ def test_with_the_database_away_the_metrics_are_absent_and_come_back(private_pos
     stack.eventually(lambda: gauges(function.url, "orderflow_dlq_letters") == {}, "the letters to be absent")
     assert gauges(function.url, "orderflow_dlq_oldest_seconds") == {}
     assert "the index of letters cannot be read" in function.text
-    assert httpx.get(f"{function.url}/health").status_code == 200
+    assert httpx.get(f"{function.url}/health", timeout=30).status_code == 200
     server.start()
     stack.eventually(lambda: gauges(function.url, "orderflow_dlq_letters") == {"order-service value_error": 1}, "the letters to be back")
 

@@ -22,7 +22,7 @@ def test_L14_a_letter_that_is_sent_again_runs_its_handler_and_is_no_duplicate(
     payload = controls.assembled(user_id=f"while:{broken}"[:128])
     record = json.dumps(payload).encode()
 
-    failed = httpx.post(function.url, **controls.plain(payload, offset=7))
+    failed = httpx.post(function.url, **controls.plain(payload, offset=7), timeout=30)
     assert failed.status_code == 500
     told = {
         "topic": "order.payment.completed", "partition": 0, "offset": 7, "timestamp": None, "key": None, "headers": [],
@@ -30,7 +30,7 @@ def test_L14_a_letter_that_is_sent_again_runs_its_handler_and_is_no_duplicate(
         "reason": "out_of_retries", "attempts": 4,
     }  # fmt: skip
     url = f"{router.url}/assembly-service/order.payment.completed"
-    assert httpx.post(url, content=json.dumps(told), headers={"content-type": FAILED_RECORD}).status_code == 200
+    assert httpx.post(url, content=json.dumps(told), headers={"content-type": FAILED_RECORD}, timeout=30).status_code == 200
     [(_, letter)] = read(kafka_brokers, topic)
     assert ("bug", payload["event_id"]) == (letter["error_code"], letter["event_id"])
 
@@ -38,5 +38,5 @@ def test_L14_a_letter_that_is_sent_again_runs_its_handler_and_is_no_duplicate(
     again = base64.b64decode(letter["original_value"])
     assert again == record
     request = controls.plain(payload, offset=7) | {"content": again}
-    assert [{"outcome": "done"}, {"outcome": "duplicate"}] == [httpx.post(function.url, **request).json() for _ in range(2)]
+    assert [{"outcome": "done"}, {"outcome": "duplicate"}] == [httpx.post(function.url, **request, timeout=30).json() for _ in range(2)]
     assert [[1]] == module_database.run("SELECT count(*) FROM orders WHERE id = :id", id=payload["order_id"])

@@ -264,7 +264,7 @@ def test_addresses_are_those_that_the_caller_can_follow(start_function: conftest
 def test_an_order_that_costs_too_much_is_refused(start_function: conftest.StartFunction, database: Database) -> None:
     """An amount above 10^15 kopecks has no event, so there is no such order."""
     env = database.environment() | {"ORDER_ITEM_PRICE_KOPECKS": "1000000000"}
-    with httpx.Client(base_url=start_function("orders", env).url) as orders:
+    with httpx.Client(base_url=start_function("orders", env).url, timeout=30) as orders:
         fits = place(orders, {"user_id": "u", "items": [{"product_id": "p", "quantity": 1_000_000}]})
         too_much = place(orders, {"user_id": "u", "items": [{"product_id": name, "quantity": 1_000_000} for name in "ab"]})
     assert fits.status_code == 201
@@ -330,7 +330,7 @@ def test_it_runs_under_the_functions_framework_command(start_process: conftest.S
     command = [f"{stack.home.CHECKOUT}/.venv/bin/functions-framework", "--asgi", "--target=handle", "--source=functions/orders/main.py"]
     process = start_process([*command, "--host=127.0.0.1", f"--port={port}"], database.environment(), url=f"http://127.0.0.1:{port}")
     process.wait_ready()
-    with httpx.Client(base_url=process.url) as orders:
+    with httpx.Client(base_url=process.url, timeout=30) as orders:
         answer = place(orders)
         assert answer.status_code == 201
         assert orders.get(answer.headers["location"]).json() == answer.json()
@@ -342,7 +342,7 @@ def test_it_runs_under_the_functions_framework_command(start_process: conftest.S
 
 def test_a_delivery_token_is_no_business_of_those_who_order(start_function: conftest.StartFunction, database: Database) -> None:
     """Orders come from people; the token is between sources and functions."""
-    with httpx.Client(base_url=start_function("orders", database.environment() | {"DELIVERY_TOKEN": "secret"}).url) as orders:
+    with httpx.Client(base_url=start_function("orders", database.environment() | {"DELIVERY_TOKEN": "secret"}).url, timeout=30) as orders:
         assert place(orders).status_code == 201
 
 

@@ -208,7 +208,7 @@ def test_a_key_that_stays_in_use_is_409_and_holds_up_no_other(orders: httpx.Clie
 
 def test_an_expired_key_is_free_again(start_function: conftest.StartFunction, database: Database) -> None:
     """IDEMPOTENCY_KEY_TTL after its order, with any body; the database's clock decides."""
-    with httpx.Client(base_url=start_function("orders", database.environment() | {"IDEMPOTENCY_KEY_TTL": "1h"}).url) as orders:
+    with httpx.Client(base_url=start_function("orders", database.environment() | {"IDEMPOTENCY_KEY_TTL": "1h"}).url, timeout=30) as orders:
         first = place(orders, "k")
         ((seconds,),) = database.run("SELECT extract(epoch FROM expires_at - created_at)::int FROM order_idempotency_keys")
         assert seconds == 3600
@@ -226,6 +226,6 @@ def test_expired_keys_are_removed_in_steps(start_function: conftest.StartFunctio
         " SELECT 'u', n::text, '', '', '', now() + CASE WHEN n > 1300 THEN interval '1 hour' ELSE interval '-1 hour' END"
         " FROM generate_series(1, 1310) n"
     )
-    with httpx.Client(base_url=start_function("orders", database.environment()).url) as orders:
+    with httpx.Client(base_url=start_function("orders", database.environment()).url, timeout=30) as orders:
         assert place(orders, str(uuid.uuid4())).status_code == 201
     stack.eventually(lambda: stored(database)[2] == 11, "the expired keys to be removed")

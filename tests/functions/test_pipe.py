@@ -320,19 +320,19 @@ def test_O04_a_function_killed_in_its_handler_leaves_nothing_and_the_event_runs_
 ) -> None:
     payload = failing(f"die:{tmp_path}/died"[:128])
     with pytest.raises(httpx.TransportError):
-        httpx.post(function.url, **controls.binary(payload))
+        httpx.post(function.url, **controls.binary(payload), timeout=30)
     assert function.wait() == 137
     assert (0, 0) == (orders(module_database, payload), claims(module_database, payload))
     function.start()
     function.wait_ready()
-    assert httpx.post(function.url, **controls.binary(payload)).json() == {"outcome": "done"}
+    assert httpx.post(function.url, **controls.binary(payload), timeout=30).json() == {"outcome": "done"}
     assert orders(module_database, payload) == 1
 
 
 def test_metrics_count_what_became_of_events(function: stack.Process, post: Any) -> None:
     post(controls.binary(controls.assembled()))
     post(controls.binary(failing("constraint")))
-    text = httpx.get(f"{function.url}/metrics").text
+    text = httpx.get(f"{function.url}/metrics", timeout=30).text
     assert 'orderflow_deliveries_total{function="faulty",outcome="done"}' in text
     assert 'orderflow_deliveries_total{function="faulty",outcome="refused"}' in text
     for name in ("orderflow_request_events_bucket", "orderflow_transaction_events_bucket", "orderflow_delivery_seconds_bucket"):

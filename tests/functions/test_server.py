@@ -32,10 +32,10 @@ def test_the_command_line_of_functions_framework_runs_a_function(database: stack
     )
     process.wait_ready("/ready")
     payload = controls.assembled()
-    outcomes = [httpx.post(url, **controls.binary(payload)).json() for _ in range(2)]
+    outcomes = [httpx.post(url, **controls.binary(payload), timeout=30).json() for _ in range(2)]
     assert [{"outcome": "done"}, {"outcome": "duplicate"}] == outcomes
-    assert httpx.post(url, **controls.binary(payload, b'{"event_id": "cut')).status_code == 422
-    assert "orderflow_deliveries_total" in httpx.get(f"{url}/metrics").text
+    assert httpx.post(url, **controls.binary(payload, b'{"event_id": "cut'), timeout=30).status_code == 422
+    assert "orderflow_deliveries_total" in httpx.get(f"{url}/metrics", timeout=30).text
 
 
 def test_wrong_settings_end_the_process_with_every_fault_and_no_secret() -> None:
@@ -74,13 +74,18 @@ def test_with_a_shared_token_a_delivery_without_it_is_401_and_nothing_happens(
     payload = controls.assembled()
     request = controls.binary(payload)
     refused = httpx.post(
-        function.url, headers=request["headers"] | ({"authorization": given.encode("latin-1")} if given else {}), content=request["content"]
+        function.url,
+        headers=request["headers"] | ({"authorization": given.encode("latin-1")} if given else {}),
+        content=request["content"],
+        timeout=30,
     )
     assert (401, "unauthorized") == (refused.status_code, refused.json()["code"])
     assert [[0]] == database.run("SELECT count(*) FROM order_inbox_events")
-    taken = httpx.post(function.url, headers=request["headers"] | {"authorization": "Bearer the-token"}, content=request["content"])
+    taken = httpx.post(
+        function.url, headers=request["headers"] | {"authorization": "Bearer the-token"}, content=request["content"], timeout=30
+    )
     assert taken.json() == {"outcome": "done"}
-    assert [200, 200] == [httpx.get(f"{function.url}/{path}").status_code for path in ("health", "ready")]
+    assert [200, 200] == [httpx.get(f"{function.url}/{path}", timeout=30).status_code for path in ("health", "ready")]
 
 
 def test_sigterm_finishes_what_is_in_flight_and_exits_0(database: stack.TestDatabase, serve: Any, tmp_path: Path) -> None:
@@ -115,7 +120,7 @@ def test_while_it_drains_it_answers_says_that_it_is_not_ready_and_closes_connect
     database: stack.TestDatabase, start_function: Any
 ) -> None:
     function = start_function("order_on_assembled", own(database) | {"DRAIN_DELAY": "100s"})
-    with httpx.Client() as client:
+    with httpx.Client(timeout=30) as client:
         assert "connection" not in client.get(f"{function.url}/health").headers
         function.send(signal.SIGTERM)
         ready = stack.eventually(lambda: (answer := client.get(f"{function.url}/ready")).status_code == 503 and answer, "not ready")

@@ -118,7 +118,7 @@ def working(servers: Servers, two_databases: list[stack.TestDatabase]) -> list[s
 def _scrapes(function: stack.Process, status: int) -> list[str]:
     found = []
     for _ in range(20):
-        answers = {httpx.post(function.url, **controls.binary(controls.assembled())).status_code for _ in range(2)}
+        answers = {httpx.post(function.url, **controls.binary(controls.assembled()), timeout=30).status_code for _ in range(2)}
         assert {status} == answers
         found.append(scraped(function))
     return found
@@ -145,7 +145,7 @@ def source(servers: Servers, kafka_brokers: str, make_topic: conftest.MakeTopic,
     urls = ",".join(f"{name}={sink.url}" for name, sink in made.items())
     env = {"KAFKA_BROKERS": kafka_brokers, "SINK_URLS": urls, "BREAKER_CONSECUTIVE_MAX": "3"}
     process = servers.start(["-m", "connectors.kafka_source", "--manifest", str(manifest), "--control-port", "PORT"], env)
-    assert httpx.post(f"{process.url}/sources/by-hand/pause", json={"reason": "a test"}).status_code == 200
+    assert httpx.post(f"{process.url}/sources/by-hand/pause", json={"reason": "a test"}, timeout=30).status_code == 200
     yield str(stack.eventually(lambda: _all_so(scraped(process)), "every source to be in its state"))
     for sink in made.values():
         sink.close()

@@ -52,7 +52,9 @@ def test_servers_that_the_environment_names_are_used_and_none_is_started(
     assert told["kafka"]["brokers"] == kafka.brokers
     names = {process.name() for process in psutil.Process(up[0].process.pid).children(recursive=True)}
     assert not names & {"java", "postgres"}
-    order = httpx.post(f"{told['functions']['orders']['url']}/orders", json={"user_id": "u", "items": [{"product_id": "p", "quantity": 1}]})
+    order = httpx.post(
+        f"{told['functions']['orders']['url']}/orders", json={"user_id": "u", "items": [{"product_id": "p", "quantity": 1}]}, timeout=30
+    )
     assert up[1].run("SELECT id FROM orders") == [[order.json()["id"]]]
 
 
@@ -87,8 +89,8 @@ def test_status_says_where_everything_is_and_every_address_answers(up: tuple[sta
     assert set(found["sources"]) == {"assembly-on-payment", "notify-payment", "order-on-assembled", "notify-assembly"}
     for of in found["functions"].values():
         assert of["ready"] is True
-        assert httpx.get(f"{of['url']}/ready").status_code == 200
-    assert httpx.get(f"{found['relay']['url']}/health").status_code == 200
+        assert httpx.get(f"{of['url']}/ready", timeout=30).status_code == 200
+    assert httpx.get(f"{found['relay']['url']}/health", timeout=30).status_code == 200
     for of in found["sources"].values():
         assert {"topic", "group", "lag", "state"} <= set(of)
         assert of["state"] == "running"

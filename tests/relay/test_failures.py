@@ -42,8 +42,8 @@ def test_O03_a_row_that_cannot_be_sent_holds_up_its_own_key_only(
     assert "headers" in outbox.until(headers, "failed")["last_error"]
     outbox.until(first)
     stack.eventually(lambda: outbox.statuses() == {"sent": 51, "failed": 2, "pending": 1}, "all but those two and the follower to be sent")
-    assert httpx.get(f"{relay.url}/status").json()["failed"] == 2
-    assert 'orderflow_relay_failed_total{reason="msg_size_too_large"} 1.0' in httpx.get(f"{relay.url}/metrics").text
+    assert httpx.get(f"{relay.url}/status", timeout=30).json()["failed"] == 2
+    assert 'orderflow_relay_failed_total{reason="msg_size_too_large"} 1.0' in httpx.get(f"{relay.url}/metrics", timeout=30).text
 
     outbox.made.run("UPDATE order_outbox_events SET status = 'discarded' WHERE event_id = :id", id=too_large)
     outbox.until(follower)
@@ -60,7 +60,7 @@ def test_a_topic_that_stays_unknown_sets_its_rows_aside(
     failed = outbox.until(lost, "failed")
     assert time.monotonic() - began >= 4
     assert failed["last_error"] == f"the topic {missing} does not exist"
-    assert 'reason="unknown_topic"} 1.0' in httpx.get(f"{relay.url}/metrics").text
+    assert 'reason="unknown_topic"} 1.0' in httpx.get(f"{relay.url}/metrics", timeout=30).text
 
     make_topic(name=missing)
     outbox.made.run("UPDATE order_outbox_events SET status = 'pending' WHERE event_id = :id", id=lost)
@@ -126,8 +126,10 @@ def test_O01_a_broker_that_is_away_uses_no_attempts_and_keeps_the_order(
 
     kafka.process.send(signal.SIGSTOP)
     outbox.add_many(topic, keys=5, of_each=4)
-    stack.eventually(lambda: httpx.get(f"{relay.url}/status").json()["state"] == "kafka_away", "the relay to see that Kafka is away")
-    assert httpx.get(f"{relay.url}/ready").status_code == 503
+    stack.eventually(
+        lambda: httpx.get(f"{relay.url}/status", timeout=30).json()["state"] == "kafka_away", "the relay to see that Kafka is away"
+    )
+    assert httpx.get(f"{relay.url}/ready", timeout=30).status_code == 503
     assert outbox.made.run(
         "SELECT DISTINCT status, attempts, last_error FROM order_outbox_events WHERE aggregate_id = 'o' AND sent_at IS NULL"
     ) == [["pending", 0, None]]
@@ -136,7 +138,9 @@ def test_O01_a_broker_that_is_away_uses_no_attempts_and_keeps_the_order(
 
     kafka.stop()
     last = outbox.add(topic, b"key-1", b"5")
-    stack.eventually(lambda: httpx.get(f"{relay.url}/status").json()["state"] == "kafka_away", "the relay to see that Kafka is down")
+    stack.eventually(
+        lambda: httpx.get(f"{relay.url}/status", timeout=30).json()["state"] == "kafka_away", "the relay to see that Kafka is down"
+    )
     assert outbox.one(last) == {"status": "pending", "attempts": 0, "last_error": None, "sent_when_due": None}
     kafka.start()
     assert outbox.until(last)["attempts"] == 1
@@ -215,7 +219,7 @@ def test_sigterm_finishes_what_is_in_flight(
     outbox.until(outbox.add(topic))
     event_id = _in_flight(outbox, kafka, topic)
     relay.send(signal.SIGTERM)
-    stack.eventually(lambda: httpx.get(f"{relay.url}/status").json()["state"] == "draining", "the relay to drain")
+    stack.eventually(lambda: httpx.get(f"{relay.url}/status", timeout=30).json()["state"] == "draining", "the relay to drain")
     late = outbox.add(topic)
     kafka.process.send(signal.SIGCONT)
     assert relay.wait() == 0
@@ -265,9 +269,9 @@ def test_a_database_that_restarts_is_found_again(
     relay = start_relay(outbox.made, kafka_brokers)
     outbox.until(outbox.add(topic))
     server.stop()
-    stack.eventually(lambda: httpx.get(f"{relay.url}/ready").status_code == 503, "/ready to say so")
-    assert httpx.get(f"{relay.url}/health").status_code == 200
-    assert httpx.get(f"{relay.url}/status").json()["pending"] is None
+    stack.eventually(lambda: httpx.get(f"{relay.url}/ready", timeout=30).status_code == 503, "/ready to say so")
+    assert httpx.get(f"{relay.url}/health", timeout=30).status_code == 200
+    assert httpx.get(f"{relay.url}/status", timeout=30).json()["pending"] is None
     server.start()
     event_id = stack.eventually(lambda: outbox.add(topic), "the database to take a row")
     outbox.until(event_id)

@@ -100,7 +100,13 @@ def test_a_row_waits_for_its_due_time(outbox: Outbox, start_relay: StartRelay, k
     relay = start_relay(outbox.made, kafka_brokers, {"RELAY_SWEEP_INTERVAL": "1h"})
     assert outbox.until(soon)["sent_when_due"] is True
     assert outbox.one(late)["status"] == "pending"
-    assert httpx.get(f"{relay.url}/status").json() == {"state": "running", "pending": 1, "due": 0, "failed": 0, "oldest_due_seconds": 0}
+    assert httpx.get(f"{relay.url}/status", timeout=30).json() == {
+        "state": "running",
+        "pending": 1,
+        "due": 0,
+        "failed": 0,
+        "oldest_due_seconds": 0,
+    }
 
 
 def test_its_address_says_how_it_is(outbox: Outbox, start_relay: StartRelay, kafka_brokers: str, make_topic: MakeTopic) -> None:
@@ -108,13 +114,13 @@ def test_its_address_says_how_it_is(outbox: Outbox, start_relay: StartRelay, kaf
     topic = make_topic()
     relay = start_relay(outbox.made, kafka_brokers)
     outbox.until(outbox.add(topic))
-    assert httpx.get(f"{relay.url}/ready").json() == {"status": "ready"}
+    assert httpx.get(f"{relay.url}/ready", timeout=30).json() == {"status": "ready"}
 
     def counted() -> bool:
-        return f'orderflow_relay_published_total{{topic="{topic}"}} 1.0' in httpx.get(f"{relay.url}/metrics").text
+        return f'orderflow_relay_published_total{{topic="{topic}"}} 1.0' in httpx.get(f"{relay.url}/metrics", timeout=30).text
 
     stack.eventually(counted, "the row to be counted")
-    text = httpx.get(f"{relay.url}/metrics").text
+    text = httpx.get(f"{relay.url}/metrics", timeout=30).text
     assert 'orderflow_outbox_depth{status="pending"} 0.0' in text
     assert "orderflow_outbox_oldest_due_seconds 0.0" in text
     assert "orderflow_relay_publish_seconds_count 1.0" in text

@@ -244,13 +244,13 @@ def test_the_control_takes_the_number(group: Group, start_process: Callable[...,
     process.wait_ready()
 
     def status() -> dict[str, Any]:
-        found: dict[str, Any] = httpx.get(f"{process.url}/sources").json()["sources"][group.name]
+        found: dict[str, Any] = httpx.get(f"{process.url}/sources", timeout=30).json()["sources"][group.name]
         return found
 
     stack.eventually(lambda: str(status()["reason"]).startswith("breaker: 3 in a row"), "the breaker to trip")
     resume = f"{process.url}/sources/{group.name}/resume"
-    assert [httpx.post(resume, json={"accept_letters": bad}).status_code for bad in (0, -1, True, "4", 1.5)] == [422] * 5
-    assert httpx.post(resume, json={"accept_letters": 4}).status_code == 200
+    assert [httpx.post(resume, json={"accept_letters": bad}, timeout=30).status_code for bad in (0, -1, True, "4", 1.5)] == [422] * 5
+    assert httpx.post(resume, json={"accept_letters": 4}, timeout=30).status_code == 200
     stack.eventually(lambda: len(group.failed) == 6 and status()["state"] == "paused", "four more letters")
     assert status()["breaker"] == {"open": True, "letters_in_a_row": 6, "letters_in_window": 6, "accept_letters": 0}
-    assert 'orderflow_source_paused{by="breaker",source=' in httpx.get(f"{process.url}/metrics").text
+    assert 'orderflow_source_paused{by="breaker",source=' in httpx.get(f"{process.url}/metrics", timeout=30).text

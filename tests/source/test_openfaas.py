@@ -64,7 +64,7 @@ class Gateway:
         if name not in self.functions:
             return Response("No endpoints available for: " + name, 503, own | {INTERNAL: "proxy"})
         sent = {key: value for key, value in request.headers.items() if key not in {"host", "connection"}}
-        async with httpx.AsyncClient(trust_env=False) as client:
+        async with httpx.AsyncClient(trust_env=False, timeout=30) as client:
             try:
                 url = f"{self.functions[name]}/{request.path_params['path']}"
                 answer = await client.request(request.method, url, headers=sent, content=await request.body())

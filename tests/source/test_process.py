@@ -87,21 +87,21 @@ def test_SIGTERM_ends_what_is_in_flight_commits_and_exits_0(group: Group, start:
 
 
 def state_of(process: stack.Process, group: Group) -> str:
-    return str(httpx.get(f"{process.url}/sources").json()["sources"][group.name]["state"])
+    return str(httpx.get(f"{process.url}/sources", timeout=30).json()["sources"][group.name]["state"])
 
 
 def test_the_control_http(group: Group, start: Start) -> None:
     """Health, status, pause with a reason, resume, metrics; 404 for a source that is not there."""
     process = start(group)
     stack.eventually(lambda: state_of(process, group) == "running", "running")
-    found = httpx.get(f"{process.url}/sources").json()["sources"][group.name]
+    found = httpx.get(f"{process.url}/sources", timeout=30).json()["sources"][group.name]
     assert (found["topic"], found["group"], found["function"], found["partitions"]) == (group.topic, group.name, f"{group.sink.url}/", [0])
-    paused = httpx.post(f"{process.url}/sources/{group.name}/pause", json={"reason": "a deployment"})
+    paused = httpx.post(f"{process.url}/sources/{group.name}/pause", json={"reason": "a deployment"}, timeout=30)
     assert (paused.status_code, paused.json()["state"], paused.json()["reason"]) == (200, "paused", "a deployment")
-    assert f'orderflow_source_paused{{by="hand",source="{group.name}"}} 1.0' in httpx.get(f"{process.url}/metrics").text
-    assert httpx.post(f"{process.url}/sources/{group.name}/resume").json()["state"] == "running"
-    assert httpx.post(f"{process.url}/sources/nobody/pause").status_code == 404
-    assert httpx.post(f"{process.url}/sources/{group.name}/pause", content=b"{").json()["reason"] == "paused by hand"
+    assert f'orderflow_source_paused{{by="hand",source="{group.name}"}} 1.0' in httpx.get(f"{process.url}/metrics", timeout=30).text
+    assert httpx.post(f"{process.url}/sources/{group.name}/resume", timeout=30).json()["state"] == "running"
+    assert httpx.post(f"{process.url}/sources/nobody/pause", timeout=30).status_code == 404
+    assert httpx.post(f"{process.url}/sources/{group.name}/pause", content=b"{", timeout=30).json()["reason"] == "paused by hand"
     assert process.stop(signal.SIGINT) == 0
 
 

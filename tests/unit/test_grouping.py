@@ -83,9 +83,11 @@ class Settled:
     def __init__(self) -> None:
         self.go = asyncio.Event()
         self.groups: list[list[str]] = []
+        self.begun = asyncio.Event()
 
     async def __call__(self, wanted: Sequence[events.Event], _until: float) -> list[Outcome]:
         self.groups.append([event.event_id for event in wanted])
+        self.begun.set()
         await self.go.wait()
         return ["done"] * len(wanted)
 
@@ -95,9 +97,9 @@ async def test_while_one_group_commits_the_next_fills() -> None:
     group = grouping.Grouping(settled, config.Settings(postgres_connections=1))
     first, *later = some(5)
     tasks = [asyncio.create_task(group.submit([first], alone=False))]
-    await asyncio.sleep(0.01)
+    await settled.begun.wait()
     tasks += [asyncio.create_task(group.submit([event], alone=False)) for event in later]
-    await asyncio.sleep(0.01)
+    await asyncio.sleep(0)  # each has run as far as it can
     settled.go.set()
     assert await asyncio.gather(*tasks) == [["done"]] * 5
     assert [["e0"], ["e1", "e2", "e3", "e4"]] == settled.groups
@@ -116,9 +118,9 @@ async def test_too_many_waiting_events_are_overload() -> None:
     settled = Settled()
     group = grouping.Grouping(settled, config.Settings(postgres_connections=1, queue_events_max=3))
     first = asyncio.create_task(group.submit(some(2), alone=True))
-    await asyncio.sleep(0)
+    await settled.begun.wait()
     waiting = asyncio.create_task(group.submit(some(2), alone=True))
-    await asyncio.sleep(0.01)
+    await asyncio.sleep(0)
     with pytest.raises(errors.Overloaded):
         await group.submit(some(2), alone=True)
     settled.go.set()
@@ -129,7 +131,7 @@ async def test_a_request_that_has_gone_does_not_stop_the_others() -> None:
     settled = Settled()
     group = grouping.Grouping(settled, config.Settings(postgres_connections=1))
     first, second, third = (asyncio.create_task(group.submit([event], alone=False)) for event in some(3))
-    await asyncio.sleep(0.01)
+    await settled.begun.wait()
     second.cancel()
     settled.go.set()
     assert [["done"], ["done"]] == [await first, await third]
@@ -141,4 +143,4 @@ async def test_what_is_handed_in_while_a_lane_ends_is_settled() -> None:
     group = grouping.Grouping(settled, config.Settings(postgres_connections=1))
     for event in some(200):
         # The answer wakes this task before the lane's own end is known to its loop.
-        assert ["done"] == await asyncio.wait_for(group.submit([event], alone=False), 5)
+        assert ["done"] == await asyncio.wait_for(group.submit([event], alone=False), 30)
