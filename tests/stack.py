@@ -16,7 +16,7 @@ from typing import Any, TypeVar
 
 import httpx
 import psutil
-from confluent_kafka import Consumer, TopicPartition
+from confluent_kafka import Consumer, KafkaException, TopicPartition
 from confluent_kafka.admin import AdminClient, NewTopic
 
 from ops import child, home, kafka, migrations, postgres, programs, roles
@@ -35,7 +35,7 @@ def eventually(look: Callable[[], T], what: str, within_s: float = PATIENCE_S) -
     while time.monotonic() < deadline:
         try:
             found = look()
-        except (errors.OrderflowError, httpx.TransportError, OSError) as exc:
+        except (errors.OrderflowError, httpx.TransportError, KafkaException, OSError) as exc:
             last = exc
         else:
             if found:
