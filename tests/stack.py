@@ -48,8 +48,8 @@ def eventually(look: Callable[[], T], what: str, within_s: float = PATIENCE_S) -
 class Process:
     """A process of a test: its log in a file, ended by signals, killed with the test run."""
 
-    def __init__(self, command: Sequence[str], env: Mapping[str, str], log: Path, *, url: str = "") -> None:
-        self.command, self.env, self.log, self.url = list(command), dict(env), log, url
+    def __init__(self, command: Sequence[str], env: Mapping[str, str], log: Path, *, url: str = "", folder: Path = home.CHECKOUT) -> None:
+        self.command, self.env, self.log, self.url, self._folder = list(command), dict(env), log, url, folder
         self._popen: subprocess.Popen[bytes] | None = None
         self.start()
 
@@ -72,7 +72,7 @@ class Process:
         """Start it, again after `kill` or `stop`. It may not be ready yet: see `wait_ready`."""
         with self.log.open("ab") as out:
             self._popen = subprocess.Popen(
-                self.command, env=child.environment(**self.env), cwd=home.CHECKOUT, stdin=subprocess.DEVNULL, stdout=out,
+                self.command, env=child.environment(**self.env), cwd=self._folder, stdin=subprocess.DEVNULL, stdout=out,
                 stderr=subprocess.STDOUT, start_new_session=True,
             )  # fmt: skip
 
@@ -263,6 +263,10 @@ class PostgresServer:
                 part.kill()
         psutil.wait_procs(parts, timeout=PATIENCE_S)
 
+    def administer(self, sql: str) -> str:
+        """What psql prints for one statement of the server's superuser."""
+        return self._server.run(sql)
+
     def new_database(self) -> TestDatabase:
         """A fresh database, cloned from one that was migrated once."""
         if not self._template:
@@ -329,7 +333,7 @@ def start_function(name: str, env: Mapping[str, str], log: Path) -> Process:
 class Up:
     """`orderflow up` in its own process and folder, on ports of its own."""
 
-    def __init__(self, folder: Path, env: Mapping[str, str], *options: str) -> None:
+    def __init__(self, folder: Path, env: Mapping[str, str], *options: str, checkout: Path = home.CHECKOUT) -> None:
         self.home = folder / "home"
         self.home.mkdir(parents=True, exist_ok=True)
         jars = home.folder() / "kafka-jars"
@@ -338,7 +342,8 @@ class Up:
         self.ports = run_of_ports()
         self.env = {"ORDERFLOW_HOME": str(self.home), "PATH": os.environ["PATH"]} | dict(env)
         command = orderflow("up", *port_options(self.ports), *options)
-        self.process = Process(child.guarded(command, signal.SIGTERM), self.env, folder / "up.log")
+        self._checkout = checkout
+        self.process = Process(child.guarded(command, signal.SIGTERM), self.env, folder / "up.log", folder=checkout)
 
     @property
     def told(self) -> dict[str, Any]:
@@ -370,8 +375,9 @@ class Up:
     def command(self, *arguments: str, within_s: float = 120.0) -> "subprocess.CompletedProcess[str]":
         """Run another `orderflow` command against it."""
         return subprocess.run(
-            orderflow(*arguments), env=child.environment(**self.env), capture_output=True, text=True, check=False, timeout=within_s
-        )
+            orderflow(*arguments), env=child.environment(**self.env), cwd=self._checkout, capture_output=True, text=True, check=False,
+            timeout=within_s,
+        )  # fmt: skip
 
 
 def orderflow(*arguments: str) -> list[str]:
@@ -383,7 +389,7 @@ def run_of_ports() -> programs.Ports:
     """Free ports for a whole system."""
     for _ in range(200):
         ports = programs.Ports.after(random.randrange(20_000, 32_000))  # noqa: S311 - not a secret
-        if all(map(child.is_free, ports.all())):
+        if all(map(child.is_free, range(ports.base, ports.postgres + 1))):
             return ports
     raise AssertionError("no free ports")
 
