@@ -34,10 +34,9 @@ class Ports:
     postgres: int
 
     @classmethod
-    def after(cls, base: int) -> Self:
-        """All of them in a row: ours, Kafka, its controller, PostgreSQL."""
-        end = max(cls(base, 0, 0).ours().values()) + 1
-        return cls(base, kafka=end, postgres=end + 2)
+    def near(cls, base: int) -> Self:
+        """All of them near each other, with room for later functions."""
+        return cls(base, kafka=base + 50, postgres=base + 52)
 
     def of(self, name: str) -> int:
         """The port of a function, the source or the relay."""

@@ -109,7 +109,7 @@ def _payload(model: type[events.Event], given: Mapping[str, str]) -> dict[str, A
     properties = model.model_json_schema()["properties"]
     made: dict[str, Any] = {"event_type": model.TYPE, "event_version": 1, "event_id": str(uuid.uuid4()), "order_id": str(uuid.uuid4())}
     made |= {"occurred_at": datetime.now(UTC).isoformat().replace("+00:00", "Z")}
-    made |= {name: value for name, value in _EXAMPLES.items() if name in properties}
+    made |= {name: _EXAMPLES.get(name) or _example(field) for name, field in properties.items() if name not in made}
     for path, text in given.items():
         *parents, last = path.split(".")
         inner = made
@@ -120,6 +120,14 @@ def _payload(model: type[events.Event], given: Mapping[str, str]) -> dict[str, A
         declared = properties.get(path, {}).get("type")
         inner[last] = text if declared == "string" else _loose(text)
     return made
+
+
+def _example(field: Mapping[str, Any]) -> Any:
+    """A value of a field that has no example of its own."""
+    kind = field.get("type")
+    if kind in {"integer", "number"}:
+        return field.get("minimum", 1)
+    return True if kind == "boolean" else "example"
 
 
 def _loose(text: str) -> Any:

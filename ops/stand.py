@@ -85,7 +85,7 @@ def _options(say: Callable[[str], None]) -> list[str]:
         return []
     for _ in range(100):
         base = random.randrange(20_000, 32_000)  # noqa: S311 - not a secret
-        ports = programs.Ports.after(base)
+        ports = programs.Ports.near(base)
         if _free(ports):
             say(f"the usual ports are taken: using {base} and those after it")
             return ["--port-base", str(base), "--kafka-port", str(ports.kafka), "--postgres-port", str(ports.postgres)]

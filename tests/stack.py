@@ -388,7 +388,7 @@ def orderflow(*arguments: str) -> list[str]:
 def run_of_ports() -> programs.Ports:
     """Free ports for a whole system."""
     for _ in range(200):
-        ports = programs.Ports.after(random.randrange(20_000, 32_000))  # noqa: S311 - not a secret
+        ports = programs.Ports.near(random.randrange(20_000, 32_000))  # noqa: S311 - not a secret
         if all(map(child.is_free, range(ports.base, ports.postgres + 1))):
             return ports
     raise AssertionError("no free ports")

@@ -108,7 +108,7 @@ def test_a_wrong_function_yaml_is_named(copied: Path, text: str, told: str) -> N
 
 
 def test_every_port_of_a_system_is_its_own() -> None:
-    ports = Ports.after(20_000)
+    ports = Ports.near(20_000)
 
     assert len(ports.all()) == len(set(ports.all()))
     assert min(ports.all()) == 20_000 == ports.of("orders")
