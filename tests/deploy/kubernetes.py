@@ -88,15 +88,15 @@ def careless(of: Pods) -> list[str]:
     return told
 
 
-def needed(of: Pods) -> Iterator[tuple[str, str]]:
-    """Every Secret and ConfigMap that the pod does not start without, as (kind, name)."""
+def needed(of: Pods, *, optional: bool = False) -> Iterator[tuple[str, str]]:
+    """Every Secret and ConfigMap that the pod does not start without, and with `optional` those that it can do without, as (kind, name)."""
     for container in of.containers:
         sources = [entry.get("valueFrom", {}) for entry in container.get("env", [])] + container.get("envFrom", [])
         for source in sources:
-            yield from _named(source)
+            yield from _named(source, optional=optional)
     for volume in of.spec.get("volumes", []):
         for source in [volume, *volume.get("projected", {}).get("sources", [])]:
-            yield from _named(source)
+            yield from _named(source, optional=optional)
 
 
 def environment(of: Pods, found: Iterable[Document]) -> dict[str, str]:
@@ -183,7 +183,7 @@ def _nulls(value: object, path: str = "$") -> Iterator[str]:
             yield from _nulls(part, f"{path}[{n}]")
 
 
-def _named(source: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+def _named(source: Mapping[str, Any], *, optional: bool) -> Iterator[tuple[str, str]]:
     places = {
         "secret": "Secret",
         "secretRef": "Secret",
@@ -194,7 +194,7 @@ def _named(source: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     }
     for place, kind in places.items():
         reference = source.get(place)
-        if reference is not None and not reference.get("optional", False):
+        if reference is not None and (optional or not reference.get("optional", False)):
             yield kind, reference.get("name") or reference["secretName"]
 
 
