@@ -1,5 +1,6 @@
 """infra/knative as kubectl renders it: what Kubernetes and Knative take, and what our functions need."""
 
+import json
 import os
 import re
 import subprocess
@@ -26,6 +27,18 @@ OTHERS = {"kafka", "postgres"}  # dev's own broker and database
 SETTING = re.compile(
     r"[A-Z0-9_]+_POSTGRES_DSN|KAFKA_(SECURITY|SASL|SSL)_[A-Z_]+|KAFKA_[A-Z_]+_(TOPIC|GROUP_ID)|[A-Z]+_KAFKA_RETRY_[A-Z_]+|[A-Z]+_PARKING"
 )
+# Loads the settings of one environment after the other, and says what it found of Kafka and PostgreSQL.
+LOAD = """
+import json, os, sys
+from shared import config
+told = {}
+for name, environment in json.loads(sys.argv[1]).items():
+    os.environ.clear()
+    os.environ.update(environment)
+    settings = config.load()
+    told[name] = settings.kafka_client().get("security.protocol"), list(settings.postgres_dsns)
+print(json.dumps(told))
+"""
 
 overlays = pytest.mark.parametrize("overlay", OVERLAYS)
 
@@ -120,11 +133,12 @@ def test_every_variable_is_a_setting(overlay: str) -> None:
 def test_every_process_takes_its_settings(overlay: str, tmp_path: Path) -> None:
     """With the environment and the files of its pod, each process finds no fault in its settings, and who uses Kafka logs in there."""
     _lay_out(overlay, tmp_path)
-    script = "from shared import config; s = config.load(); print(s.kafka_client(), s.postgres_dsns.keys())"
-    for of in ours(overlay):
-        told = _run([sys.executable, "-c", script], kubernetes.environment(of, made(overlay)), tmp_path)
-        assert ("SASL_SSL" in told) == ("orderflow.dev/uses-kafka" in of.labels and overlay != "dev"), of.name
-        assert ("dict_keys([])" not in told) == ("orderflow.dev/uses-postgres" in of.labels), of.name
+    pods = {of.name: of for of in ours(overlay)}
+    given = {name: _placed(kubernetes.environment(of, made(overlay)), tmp_path) for name, of in pods.items()}
+    told = json.loads(_run([sys.executable, "-c", LOAD, json.dumps(given)], {}))
+    for name, (protocol, databases) in told.items():
+        assert protocol == ("SASL_SSL" if "orderflow.dev/uses-kafka" in pods[name].labels and overlay != "dev" else None), name
+        assert bool(databases) == ("orderflow.dev/uses-postgres" in pods[name].labels), name
 
 
 def test_lossless_reads_the_same_manifests_with_our_own_source(tmp_path: Path) -> None:
@@ -134,8 +148,8 @@ def test_lossless_reads_the_same_manifests_with_our_own_source(tmp_path: Path) -
     (source,) = [of for of in ours("lossless") if of.name == "kafka-source"]
     container = source.spec["containers"][0]
     command = [part.replace(MANIFESTS, f"{tmp_path}{MANIFESTS}") for part in [*container["command"], *container["args"]]]
-    given = kubernetes.environment(source, made("lossless"))
-    assert _run([sys.executable, *command[1:], "--check"], given, tmp_path) == ""
+    given = _placed(kubernetes.environment(source, made("lossless")), tmp_path)
+    assert _run([sys.executable, *command[1:], "--check"], given) == ""
     written = kubernetes.documents((tmp_path / MANIFESTS[1:] / "sources.yaml").read_text(encoding="utf-8"))
     assert written == kubernetes.documents((KNATIVE / "sources.yaml").read_text(encoding="utf-8"))
 
@@ -234,6 +248,14 @@ def test_prods_sources_log_in_encrypted_and_scale_by_the_prefix_that_is_read() -
         assert int(annotations["autoscaling.eventing.knative.dev/max-scale"]) == declared[name].partitions
 
 
+def test_what_the_docs_name_is_there() -> None:
+    """Every folder and file of infra that docs/knative.md speaks of."""
+    page = (home.CHECKOUT / "docs" / "knative.md").read_text(encoding="utf-8")
+    named = set(re.findall(r"infra/knative[\w./-]*\w", page))
+    assert named
+    assert {path for path in named if not (home.CHECKOUT / path).exists()} == set()
+
+
 def _namespace(peer: Document) -> str:
     assert peer.keys() == {"namespaceSelector"}
     return str(peer["namespaceSelector"]["matchLabels"]["kubernetes.io/metadata.name"])
@@ -256,9 +278,12 @@ def _lay_out(overlay: str, folder: Path) -> None:
         (folder / MANIFESTS[1:] / "sources.yaml").write_text(_manifests(overlay))
 
 
-def _run(command: list[str], environment: dict[str, str], folder: Path) -> str:
-    placed = {name: value.replace(SECRETS, f"{folder}{SECRETS}") for name, value in environment.items()}
+def _placed(environment: dict[str, str], folder: Path) -> dict[str, str]:
+    return {name: value.replace(SECRETS, f"{folder}{SECRETS}") for name, value in environment.items()}
+
+
+def _run(command: list[str], environment: dict[str, str]) -> str:
     kept = {name: os.environ[name] for name in ("PATH", "HOME") if name in os.environ}
-    done = subprocess.run(command, check=False, capture_output=True, text=True, env=kept | placed, cwd=home.CHECKOUT)
+    done = subprocess.run(command, check=False, capture_output=True, text=True, env=kept | environment, cwd=home.CHECKOUT)
     assert done.returncode == 0, done.stderr
     return done.stdout
