@@ -240,10 +240,10 @@ need_compose = command -v docker >/dev/null || { echo "Docker is missing: apt-ge
   version=$$($$compose version --short 2>/dev/null); case "$${version\#v}" in 0.* | 1.?.* | 1.1?.* | 1.2[0-8].*) \
     echo "$$compose $$version is too old, 1.29 or newer is needed" >&2; exit 1;; esac; \
   docker info >/dev/null 2>&1 || { echo "Docker does not answer$${DOCKER_HOST:+ at $$DOCKER_HOST}: is it started, and may $$(id -un) use it?" >&2; exit 1; }
-# The local state lies beside the local data that it describes.
+# The local state lies beside the local data that it describes. One thing at a time: docs/terraform.md says why.
 local_terraform = command -v terraform >/dev/null || { echo "terraform 1.9 or newer is missing" >&2; exit 1; }; \
   found=$$($(BIN)/python -m ops.terraform); here=$$(dirname "$$found"); export TF_DATA_DIR="$$here/providers"; umask 077; \
   terraform -chdir=infra/terraform init -input=false >/dev/null; \
-  terraform -chdir=infra/terraform $(1) -var-file=environments/local.tfvars -var-file="$$found" -state="$$here/terraform.tfstate" $(ARGS)
+  terraform -chdir=infra/terraform $(1) -parallelism=1 -var-file=environments/local.tfvars -var-file="$$found" -state="$$here/terraform.tfstate" $(ARGS)
 needs = test -n "$($(1))" || { echo "say which: make $@ $(1)=…" >&2; exit 2; }
 function = exec $(BIN)/functions-framework --asgi --target=handle --source=functions/$(1)/main.py --port $${PORT:-$(2)}
