@@ -243,7 +243,7 @@ need_compose = command -v docker >/dev/null || { echo "Docker is missing: apt-ge
 # The local state lies beside the local data that it describes. One thing at a time: docs/terraform.md says why.
 local_terraform = command -v terraform >/dev/null || { echo "terraform 1.9 or newer is missing" >&2; exit 1; }; \
   found=$$($(BIN)/python -m ops.terraform); here=$$(dirname "$$found"); export TF_DATA_DIR="$$here/providers"; umask 077; \
-  terraform -chdir=infra/terraform init -input=false >/dev/null; \
-  terraform -chdir=infra/terraform $(1) -parallelism=1 -var-file=environments/local.tfvars -var-file="$$found" -state="$$here/terraform.tfstate" $(ARGS)
+  terraform -chdir=infra/terraform init -input=false -reconfigure -backend-config=path="$$here/terraform.tfstate" >/dev/null; \
+  terraform -chdir=infra/terraform $(1) -parallelism=1 -var-file=environments/local.tfvars -var-file="$$found" $(ARGS)
 needs = test -n "$($(1))" || { echo "say which: make $@ $(1)=…" >&2; exit 2; }
 function = exec $(BIN)/functions-framework --asgi --target=handle --source=functions/$(1)/main.py --port $${PORT:-$(2)}

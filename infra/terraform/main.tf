@@ -63,7 +63,7 @@ module "postgres" {
   passwords        = var.role_passwords
   laptop_passwords = var.laptop_passwords
   address          = coalesce(var.postgres.address, "${var.postgres.host}:${var.postgres.port}")
-  sslmode          = var.postgres.sslmode
+  dsn_options      = join("&", compact(["sslmode=${var.postgres.sslmode}", try("sslrootcert=${var.postgres.functions_ca_file}", "")]))
 }
 
 # What is there already is taken over as it is, not made again. A name that the state knows is passed over.

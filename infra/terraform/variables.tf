@@ -46,7 +46,7 @@ variable "kafka_names" {
 }
 
 variable "postgres" {
-  description = "Where PostgreSQL is, and as whom the roles are made. `address` is host:port as the functions reach it, where that is another."
+  description = "Where PostgreSQL is, and as whom the roles are made. `address` is host:port as the functions reach it, where that is another; `functions_ca_file` is where they find the certificate that they trust, where it is not a public one's."
   type = object({
     host                 = string
     port                 = optional(number, 5432)
@@ -59,6 +59,7 @@ variable "postgres" {
     create_database      = optional(bool, true)
     maintenance_database = optional(string, "postgres")
     address              = optional(string)
+    functions_ca_file    = optional(string)
   })
 
   validation {

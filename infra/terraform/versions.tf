@@ -1,6 +1,9 @@
 terraform {
   required_version = ">= 1.9"
 
+  # Of a laptop. A file backend_override.tf, which git ignores, names the one of production: its state holds passwords.
+  backend "local" {}
+
   required_providers {
     kafka = {
       source  = "Mongey/kafka"

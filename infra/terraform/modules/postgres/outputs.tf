@@ -3,7 +3,7 @@ output "dsns" {
   value = {
     for role in local.logins :
     role == var.owner ? "orderflow-owner-dsn" : "${replace(role, "_", "-")}-dsn" =>
-    "postgresql://${role}:${urlencode(local.passwords[role])}@${var.address}/${var.database}?sslmode=${var.sslmode}"
+    "postgresql://${role}:${urlencode(local.passwords[role])}@${var.address}/${var.database}?${var.dsn_options}"
   }
   sensitive = true
 }

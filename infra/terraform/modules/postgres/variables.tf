@@ -39,7 +39,7 @@ variable "address" {
   type        = string
 }
 
-variable "sslmode" {
-  description = "The functions' sslmode."
+variable "dsn_options" {
+  description = "What follows the question mark of a DSN."
   type        = string
 }
