@@ -159,6 +159,21 @@ kafka-playground: $(STAMP) ## write a record to the playground topic and read it
 	@$(ORDERFLOW) topics produce $(PLAYGROUND) "hello at $$(date -u +%FT%TZ)" --key playground --header made-by=make
 	@$(ORDERFLOW) topics consume $(PLAYGROUND) --until-end
 
+##@ Images
+
+.PHONY: images
+images: $(STAMP) ## build every image with Docker (REGISTRY=, TAG=, BASE_IMAGE=, WATCHDOG_IMAGE=, CERTIFICATES=PEM text)
+	@$(BIN)/python -m ops.images build
+
+.PHONY: image-report
+image-report: $(STAMP) ## of each image that `make images` built: its own layers, its functions' cold start and idle memory
+	@$(BIN)/python -m ops.images report
+
+.PHONY: images-check
+images-check: $(STAMP) ## build every image from a base made here, start each, send it events (where a Docker engine can be had)
+	@$(need_java)
+	@$(BIN)/python -m ops.images check
+
 ##@ Docker
 
 .PHONY: up-docker
