@@ -27,6 +27,7 @@ SERVICES = compose_file.services()
 OURS = {name: service for name, service in SERVICES.items() if "build" in service}
 RUNNING = {name: service for name, service in SERVICES.items() if "restart" in service}
 FUNCTIONS = {function.service: function for function in functions.functions()}
+NETWORK = "gobigtech-network"
 # What a process of ours takes from the environment beside its settings.
 BESIDE_SETTINGS = {"ORDERFLOW_HOME", "SOURCE_CONTROL_URL", *(f"{role.name.upper()}_PASSWORD" for role in roles.read())}
 
@@ -52,8 +53,12 @@ def test_one_file_goes_on_with_the_broker_and_the_network_of_the_other(first: Pa
     of_all, alone = compose_file.read(), compose_file.read(compose_file.KAFKA)
 
     assert {name: of_all["services"][name] for name in alone["services"]} == alone["services"]
-    assert (of_all["networks"], compose_file.read(first)["networks"]) == (alone["networks"], {"default": {"name": "gobigtech-network"}})
+    assert (of_all["networks"], compose_file.read(first)["networks"]) == (alone["networks"], {NETWORK: {"name": NETWORK}})
     assert alone["volumes"].items() <= of_all["volumes"].items()
+
+
+def test_every_service_is_on_that_network() -> None:
+    assert {name: service["networks"] for name, service in SERVICES.items()} == {name: [NETWORK] for name in SERVICES}
 
 
 def test_every_port_is_published_on_the_loopback_interface_alone() -> None:
