@@ -13,7 +13,7 @@ from shared import config, database, topics
 from tests import stack
 
 PAID, ASSEMBLED = "order.payment.completed", "order.assembly.completed"
-LETTERS = ["order.payment.completed.dlq", "order.assembly.completed.dlq", "order.notification.dlq"]
+LETTERS = [topic.name for topic in topics.read().dead_letter_topics]
 
 
 class System:
@@ -95,6 +95,6 @@ class System:
             self._database.close()
 
 
-def groups() -> list[str]:
-    """Every declared consumer group."""
-    return [consumer.group for _, consumer in topics.read().consumers()]
+def groups(topic: str) -> list[str]:
+    """The consumer groups of `topic`, sorted."""
+    return sorted(consumer.group for of, consumer in topics.read().consumers() if of.name == topic)

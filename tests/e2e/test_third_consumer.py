@@ -21,6 +21,7 @@ from tests import stack
 from tests.e2e.system import PAID, System
 
 PAGE = (home.CHECKOUT / "docs" / "add-a-consumer.md").read_text(encoding="utf-8")
+pytestmark = pytest.mark.timeout(240)  # a system is started for each, on a machine that may be busy
 BLOCK = re.compile(r'^```\w+(?: title="(?P<file>[^"]+)")?(?: before="(?P<before>[^"]+)")?\n(?P<text>.*?)^```$', re.MULTILINE | re.DOTALL)
 TOPICS, SOURCES = "contracts/topics.yaml", "infra/knative/sources.yaml"
 

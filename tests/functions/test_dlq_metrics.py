@@ -9,9 +9,10 @@ import httpx
 import pytest
 
 from functions.dlq_router import index_metrics
+from shared import topics
 from tests import conftest, stack
 
-GROUPS = ["assembly-service", "notification-assembly", "notification-payment", "order-service"]
+GROUPS = sorted(consumer.group for _, consumer in topics.read().consumers())
 NOWHERE = "127.0.0.1:9"  # nothing here needs Kafka
 
 

@@ -8,11 +8,12 @@ import pytest
 
 from connectors.kafka_source import manifest, plan
 from ops import home
+from ops.deployments import functions
 from shared import config, errors, topics
 from tests.source.conftest import write_manifest
 
 OURS = home.CHECKOUT / "infra" / "knative" / "sources.yaml"
-SINKS = "assembly-on-payment=http://a:1,notify=http://n:1,order-on-assembled=http://o:1,dlq-router=http://d:1"
+SINKS = ",".join(f"{function.service}=http://{function.service}:1" for function in functions.functions())
 
 
 def document(**spec: Any) -> dict[str, Any]:
@@ -48,7 +49,7 @@ def test_our_manifests_agree_with_the_catalogue() -> None:
     declared = {consumer.source: (topic.name, consumer.group) for topic, consumer in topics.read().consumers()}
     assert {source.name: (source.topics[0], source.group) for source in sources} == declared
     for source in sources:
-        assert source.letter_url(source.topics[0]) == f"http://d:1/{source.group}/{source.topics[0]}"
+        assert source.letter_url(source.topics[0]) == f"http://dlq-router:1/{source.group}/{source.topics[0]}"
         assert [source.delay_s(n) for n in (1, 2, 3)] == [1, 2, 4]
         assert (source.retries, source.timeout_s, source.ordered, source.earliest) == (3, 30, True, True)
         assert source.extensions == {"kafkatopic": source.topics[0]}
@@ -67,7 +68,7 @@ def test_the_environment_comes_first_and_the_rest_follows_it() -> None:
     assembly, notify, *_ = plan.sources(manifest.read(OURS), settings)
     assert (assembly.topics, assembly.group, assembly.brokers) == (("paid.v2",), "assembly-2", "elsewhere:9092")
     assert assembly.extensions == {"kafkatopic": "paid.v2"}
-    assert assembly.letter_url("paid.v2") == "http://d:1/assembly-2/paid.v2"
+    assert assembly.letter_url("paid.v2") == "http://dlq-router:1/assembly-2/paid.v2"
     assert (assembly.retries, assembly.delay_s(1)) == (5, 1.0)
     assert (notify.retries, notify.delay_s(1)) == (7, 3.0)
 
