@@ -27,6 +27,7 @@ SERVICES = compose_file.services()
 OURS = {name: service for name, service in SERVICES.items() if "build" in service}
 RUNNING = {name: service for name, service in SERVICES.items() if "restart" in service}
 FUNCTIONS = {function.service: function for function in functions.functions()}
+DELIVERED = {name for name, function in FUNCTIONS.items() if function.token}
 NETWORK = "gobigtech-network"
 # What a process of ours takes from the environment beside its settings.
 BESIDE_SETTINGS = {"ORDERFLOW_HOME", "SOURCE_CONTROL_URL", *(f"{role.name.upper()}_PASSWORD" for role in roles.read())}
@@ -157,7 +158,7 @@ def test_every_secret_is_a_file_that_is_there_and_that_who_has_it_reads() -> Non
 def test_the_delivery_token_is_wanted_by_every_function_but_the_public_one_and_known_to_who_delivers() -> None:
     has = {name for name, service in SERVICES.items() if "DELIVERY_TOKEN_FILE" in service.get("environment", {})}
 
-    assert has == {name for name, function in FUNCTIONS.items() if function.token} | {"source", "orderflow"}
+    assert has == DELIVERED | {"source", "orderflow"}
 
 
 def test_every_name_in_the_environment_of_a_process_of_ours_is_a_setting() -> None:
@@ -233,3 +234,13 @@ def test_a_process_of_ours_is_healthy_when_its_health_answers_200(healthy: bool,
     server.close()
 
     assert (words, asked.returncode, len(server.health_checks)) == (["CMD", "python", "-c"], code, 1), asked.stderr
+
+
+def test_the_page_names_services_variables_and_targets_that_are_there() -> None:
+    page = (home.CHECKOUT / "docs" / "compose.md").read_text(encoding="utf-8")
+    variables = set(re.findall(r"\$\{([A-Z_]+):-", compose_file.ALL.read_text(encoding="utf-8")))
+    named = " ".join(re.findall(r"(?:--no-deps|restart) ([a-z -]+)$", page, re.MULTILINE)).split()
+
+    assert set(re.findall(r"\b[A-Z]+(?:_[A-Z]+)*_(?:IMAGE|PORT|PASSWORD|FILE)\b", page)) <= variables
+    assert {"source", "relay"} <= set(named) <= RUNNING.keys()
+    assert set(re.findall(r"--scale ([a-z-]+)=", page)) <= RUNNING.keys()
