@@ -8,6 +8,7 @@ from typing import Any, Literal, TypeVar
 
 from confluent_kafka import KafkaError, KafkaException, TopicCollection, TopicPartition, admin
 
+from ops import declared
 from shared import broker, errors, topics
 from shared.config import Settings
 
@@ -78,11 +79,11 @@ class Admin:
         are changed. A topic never loses partitions.
         """
         brokers = self.broker_count()
-        possible = [fitted(topic, brokers, local=local) for topic in wanted]
+        possible = [declared.fitted(topic, brokers, local=local) for topic in wanted]
         there = self.partitions(internal=True)
         missing = {topic.name for topic in possible if topic.name not in there}
         new = [
-            admin.NewTopic(topic.name, topic.partitions, topic.replication_factor, config=_config(topic))
+            admin.NewTopic(topic.name, topic.partitions, topic.replication_factor, config=declared.config(topic))
             for topic in possible
             if topic.name in missing
         ]
@@ -92,7 +93,7 @@ class Admin:
             self._wait(lambda: missing <= self.partitions(internal=True).keys(), f"{', '.join(sorted(missing))} to appear")
         found = self._configs(topic.name for topic in possible if topic.name not in missing)
         return [
-            Made(topic.name, "created", topic.partitions, _clamped(topic, before))
+            Made(topic.name, "created", topic.partitions, declared.reduced(topic, before))
             if topic.name in missing
             else self._compared(topic, *there[topic.name], found[topic.name], apply=apply)
             for topic, before in zip(possible, wanted, strict=True)
@@ -151,7 +152,7 @@ class Admin:
     def _compared(self, wanted: topics.Topic, partitions: int, replicas: int, config: Mapping[str, str], *, apply: bool) -> Made:
         notes: list[str] = []
         action: Literal["unchanged", "grown", "changed", "differs"] = "unchanged"
-        wrong = {key: value for key, value in _config(wanted).items() if config.get(key, value) != value}
+        wrong = {key: value for key, value in declared.config(wanted).items() if config.get(key, value) != value}
         notes += [f"{key} is {config[key]}, declared is {value}" for key, value in wrong.items()]
         if replicas != wanted.replication_factor:
             notes.append(f"replicas are {replicas}, declared are {wanted.replication_factor}")
@@ -221,19 +222,6 @@ class Admin:
         return translated(exc.args[0], self._brokers)
 
 
-def fitted(topic: topics.Topic, brokers: int, *, local: bool) -> topics.Topic:
-    """`topic` with no more replicas than there are brokers. Raises Refused where that might be a broker that is only away for now."""
-    if topic.replication_factor <= brokers:
-        return topic
-    if brokers > 1 and not local:
-        raise errors.Refused(
-            f"{topic.name}: {topic.replication_factor} replicas are declared and {brokers} brokers answer; "
-            "start the others, or say --local to do with fewer",
-            code="brokers_missing",
-        )
-    return topic.model_copy(update={"replication_factor": brokers, "min_insync_replicas": min(topic.min_insync_replicas, brokers)})
-
-
 def translated(error: Any, brokers: str) -> errors.OrderflowError:
     """A KafkaError as ours: Unavailable where trying later helps, else Refused."""
     if error.retriable() or error.code() in (
@@ -244,16 +232,3 @@ def translated(error: Any, brokers: str) -> errors.OrderflowError:
     ):
         return errors.Unavailable(f"Kafka at {brokers} does not answer: {error.str()}")
     return errors.Refused(f"Kafka at {brokers} refused: {error.str()} ({error.name()})", code=str(error.name()).lower())
-
-
-def _config(topic: topics.Topic) -> dict[str, str]:
-    return dict(topic.config) | {"min.insync.replicas": str(topic.min_insync_replicas)}
-
-
-def _clamped(made: topics.Topic, wanted: topics.Topic) -> tuple[str, ...]:
-    if made.replication_factor == wanted.replication_factor:
-        return ()
-    return (
-        f"replicas {made.replication_factor} instead of {wanted.replication_factor}, min.insync.replicas {made.min_insync_replicas} "
-        f"instead of {wanted.min_insync_replicas}: there are no more brokers",
-    )

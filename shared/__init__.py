@@ -1,6 +1,7 @@
 """What two or more functions use, in the order a record meets it.
 
 config      every setting, read once from the environment
+environ     the environment's variables as values of settings, secrets read from their files
 logs        one line per fact, text on a terminal and JSON elsewhere
 errors      the tree of failures; each knows its HTTP status
 failures    what a handler raised, as an error of ours
@@ -12,7 +13,8 @@ problem     a failure as problem+json (RFC 9457)
 address     where a DSN points, and how a connection there behaves
 literals    Python values as PostgreSQL's text literals
 sqlstate    what PostgreSQL's error codes mean here
-database    PostgreSQL: connections, transactions, errors translated at one border
+connection  a connection to PostgreSQL, the driver's errors translated at this one border
+database    PostgreSQL: a few connections for many transactions
 inbox       the claim that makes a repeated event have no second effect
 letters_index  the index of dead letters in PostgreSQL
 parking     events that wait behind an open letter of their order

@@ -3,23 +3,16 @@
 import functools
 import os
 import re
-from collections.abc import Mapping
-from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
-from shared import errors
+from shared import environ, errors
 
 _DURATION = re.compile(r"(?:(\d+(?:\.\d+)?)h)?(?:(\d+(?:\.\d+)?)m)?(?:(\d+(?:\.\d+)?)s)?(?:(\d+)ms)?")
 _BROKERS_BY_APP_ENV = {"local": "localhost:19092", "docker": "kafka:9092"}
 _POSTGRES_BY_APP_ENV = {"local": "localhost:15432", "docker": "postgres:5432"}
-# librdkafka's own names, in environment spelling: KAFKA_SASL_USERNAME is sasl.username.
-_LIBRDKAFKA_PREFIXES = ("KAFKA_SECURITY_", "KAFKA_SASL_", "KAFKA_SSL_")
-_PER_CONSUMER = re.compile(
-    r"(?P<consumer>[A-Z][A-Z0-9_]*?)_(?P<name>POSTGRES_DSN|KAFKA_RETRY_MAX_ATTEMPTS|KAFKA_RETRY_BACKOFF_BASE|PARKING)"
-)
 
 
 def seconds(text: object) -> float:
@@ -64,6 +57,7 @@ class Settings(BaseSettings):
 
     model_config = SettingsConfigDict(frozen=True, extra="ignore")
 
+    unreadable: tuple[str, ...] = ()  # what NAME_FILE settings name and could not be read
     app_env: Literal["local", "docker"] = "local"
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     log_format: Literal["auto", "text", "json"] = "auto"
@@ -126,8 +120,8 @@ class Settings(BaseSettings):
     relay_topic_unknown_max: PositiveSeconds = 60.0
 
     def model_post_init(self, _context: object) -> None:
-        """Refuse settings that only make sense together."""
-        faults = []
+        """Refuse secrets that could not be read, and settings that only make sense together."""
+        faults = list(self.unreadable)
         if self.telegram_enabled:
             faults += [
                 f"{name}: is needed when TELEGRAM_ENABLED=true"
@@ -191,72 +185,22 @@ class _Environment(PydanticBaseSettingsSource):
         return None, field_name, False
 
     def __call__(self) -> dict[str, Any]:
-        found, _ = _read(os.environ)
-        patterned = _patterned(found)
-        fields = Settings.model_fields.keys() - patterned.keys()
+        found, unreadable = environ.read(os.environ, Settings.model_fields)
+        patterned = environ.patterned(found)
+        fields = Settings.model_fields.keys() - patterned.keys() - {"unreadable"}
         plain = {name.lower(): value for name, value in found.items() if name.lower() in fields}
-        return plain | {name: values for name, values in patterned.items() if values}
-
-
-def _patterned(found: Mapping[str, str]) -> dict[str, dict[str, Any]]:
-    """The settings whose names hold a consumer, a topic or a librdkafka property."""
-    made: dict[str, dict[str, Any]] = {"postgres_dsns": {}, "retries": {}, "parking": {}, "kafka_security": {}, "overrides": {}}
-    for name, value in found.items():
-        match = _PER_CONSUMER.fullmatch(name)
-        if match and match["name"] == "POSTGRES_DSN":
-            made["postgres_dsns"][match["consumer"].lower()] = value
-        elif match and match["name"] == "PARKING":
-            made["parking"][match["consumer"].lower()] = value
-        elif match:
-            field = "max_attempts" if match["name"].endswith("ATTEMPTS") else "backoff_base_s"
-            made["retries"].setdefault(match["consumer"].lower(), {})[field] = value
-        elif name.startswith(_LIBRDKAFKA_PREFIXES):
-            made["kafka_security"][name.removeprefix("KAFKA_").lower().replace("_", ".")] = value
-        elif re.fullmatch(r"KAFKA_TOPIC|KAFKA_\w+_(TOPIC|GROUP_ID)", name):
-            made["overrides"][name] = value
-    return made
-
-
-def _read(environ: Mapping[str, str]) -> tuple[dict[str, str], list[str]]:
-    """`environ` without empty values and with every NAME_FILE read into NAME, which wins where both are set; and what could not be read."""
-    given = {name.upper(): value for name, value in environ.items() if value}
-    found, faults = dict(given), []
-    for name, path in given.items():
-        wanted = name.removesuffix("_FILE")
-        ours = wanted.lower() in Settings.model_fields or wanted.endswith("_POSTGRES_DSN") or wanted.startswith(_LIBRDKAFKA_PREFIXES)
-        if wanted == name or not ours:
-            continue
-        del found[name]
-        if wanted in given:
-            continue
-        try:
-            found[wanted] = Path(path).read_text(encoding="utf-8").strip()
-        except (OSError, ValueError) as exc:
-            faults.append(f"{name}: {path} cannot be read: {exc}")
-    return found, faults
+        return plain | {name: values for name, values in patterned.items() if values} | {"unreadable": unreadable}
 
 
 def load() -> Settings:
     """The settings of this process's environment. Raises ConfigError with every fault, and never a value of a secret."""
-    _, faults = _read(os.environ)
     try:
-        settings = Settings()
+        return Settings()
     except ValidationError as exc:
-        faults += [f"{_name(fault['loc'])}: {fault['msg'].removeprefix('Value error, ')}" for fault in exc.errors(include_input=False)]
-    except errors.ConfigError as exc:
-        faults += exc.faults
-    if faults:
-        raise errors.ConfigError(faults)
-    return settings
-
-
-def _name(location: tuple[int | str, ...]) -> str:
-    if location[0] == "parking" and len(location) == 2:
-        return f"{str(location[1]).upper()}_PARKING"
-    if location[0] == "retries" and len(location) == 3:
-        name = {"max_attempts": "KAFKA_RETRY_MAX_ATTEMPTS", "backoff_base_s": "KAFKA_RETRY_BACKOFF_BASE"}[str(location[2])]
-        return f"{str(location[1]).upper()}_{name}"
-    return "_".join(str(part) for part in location).upper()
+        _, faults = environ.read(os.environ, Settings.model_fields)  # once more, for the files that could not be read
+        found = exc.errors(include_input=False)
+        faults += [f"{environ.name(fault['loc'])}: {fault['msg'].removeprefix('Value error, ')}" for fault in found]
+        raise errors.ConfigError(faults) from None
 
 
 @functools.cache

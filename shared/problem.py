@@ -29,6 +29,8 @@ def response(
     if faults:
         body["errors"] = list(faults)
     extra = dict(headers or {})
+    if error.status == HTTPStatus.METHOD_NOT_ALLOWED:
+        extra.setdefault("Allow", "POST")  # a 405 has to say (RFC 9110); what is delivered is posted
     if error.retry_after_s is not None:
         extra["Retry-After"] = str(max(1, math.ceil(error.retry_after_s)))
     return Response(json.dumps(body), status_code=error.status, media_type=MEDIA_TYPE, headers=extra)

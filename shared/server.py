@@ -15,12 +15,14 @@ import signal
 import sys
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
+from http import HTTPStatus
 from types import FrameType
 from typing import Any, ClassVar
 
 import functions_framework.aio
 import functions_framework.exceptions
 import uvicorn
+from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -146,6 +148,20 @@ async def _answered(request: Request, handle: Handle, *, token: bool) -> ASGIApp
         return problem.response(errors.Bug("this is a fault of the function; its log has more"))
 
 
+class _NotFoundError(errors.OrderflowError):
+    """There is nothing at this address."""
+
+    status = 404
+    code = "not_found"
+
+
+async def _unrouted(_request: Request, exc: Exception) -> Response:
+    """The answer to what functions-framework gives no function: /robots.txt, /favicon.ico, and methods such as TRACE."""
+    if isinstance(exc, HTTPException) and exc.status_code == HTTPStatus.NOT_FOUND:
+        return problem.response(_NotFoundError())
+    return problem.response(errors.MethodNotAllowed("This method is not known here."), headers={"Allow": "GET, HEAD, POST"})
+
+
 def _authorize(request: Request) -> None:
     wanted = config.settings().delivery_token
     if wanted is None:
@@ -173,6 +189,7 @@ def main(arguments: list[str] | None = None) -> int:
         sys.stderr.write(f"{exc}\n")
         return 2
     app.router.lifespan_context = _lifespan
+    app.add_exception_handler(HTTPException, _unrouted)
     server = _Server(
         uvicorn.Config(
             app,

@@ -13,7 +13,8 @@ from collections.abc import Collection
 from prometheus_client import Gauge
 
 from shared import errors
-from shared.database import Database, Row, Transaction
+from shared.connection import Row
+from shared.database import Database, Transaction
 
 log = logging.getLogger(__name__)
 

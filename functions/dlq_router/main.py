@@ -22,7 +22,7 @@ from functions.dlq_router.index import Index
 from functions.dlq_router.index_metrics import IndexMetrics
 from functions.dlq_router.kafka import Kafka, NotSent
 from functions.dlq_router.letter import Letter
-from shared import config, database, errors, outbox, problem, server, telemetry
+from shared import config, database, errors, outbox, server, telemetry
 
 log = logging.getLogger("functions.dlq_router")
 
@@ -66,7 +66,7 @@ async def _end() -> None:
 async def handle(request: Request) -> Response:
     """Write one letter. Refuses nothing that a source hands over, whatever is in it."""
     if request.method != "POST":
-        return problem.response(errors.MethodNotAllowed("A letter is handed in with POST."), headers={"Allow": "POST"})
+        raise errors.MethodNotAllowed("A letter is handed in with POST.")
     address = _address(request)
     body = await server.read_body(request, _addresses.body_bytes_max)
     record = _read(address.topic, request, body)

@@ -11,7 +11,7 @@ from typing import Any
 import hcl2
 import pytest
 
-from ops import roles, topics_admin
+from ops import declared, roles
 from shared import topics
 from tests.deploy import terraforming
 
@@ -91,7 +91,7 @@ def test_the_providers_are_pinned() -> None:
 def test_terraform_reads_the_topics_as_every_other_part_does(tmp_path: Path, brokers: int) -> None:
     read = terraforming.contract(tmp_path / "place", brokers)["topics"]
 
-    wanted = [topics_admin.fitted(topic, brokers, local=True) for topic in topics.read().all()]
+    wanted = [declared.fitted(topic, brokers, local=True) for topic in topics.read().all()]
     assert {
         topic.name: {
             "name": topic.name,

@@ -195,8 +195,22 @@ def test_a_body_over_the_limit_is_too_large_before_it_is_read(post: Any) -> None
     assert post(controls.binary(controls.assembled()) | {"content": chunks}).status_code == 413
 
 
-def test_only_post_is_taken(function: stack.Process, client: httpx.Client) -> None:
-    assert [405, 405] == [client.request(method, function.url).status_code for method in ("GET", "PUT")]
+@pytest.mark.parametrize("method", ["GET", "PUT", "DELETE", "OPTIONS"])
+def test_only_post_is_taken_and_the_answer_says_so(function: stack.Process, client: httpx.Client, method: str) -> None:
+    answer = client.request(method, function.url)
+    assert (405, "POST", "method_not_allowed") == (answer.status_code, answer.headers["allow"], answer.json()["code"])
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "status", "allow"),
+    [("GET", "/robots.txt", 404, None), ("GET", "/favicon.ico", 404, None), ("TRACE", "/", 405, "GET, HEAD, POST")],
+)
+def test_what_functions_framework_keeps_to_itself_is_answered_as_a_problem_too(
+    function: stack.Process, client: httpx.Client, method: str, path: str, status: int, allow: str | None
+) -> None:
+    answer = client.request(method, f"{function.url}{path}")
+    assert (status, status, allow) == (answer.status_code, answer.json()["status"], answer.headers.get("allow"))
+    assert answer.headers["content-type"] == "application/problem+json"
 
 
 def test_O12_each_event_of_a_batch_has_its_own_answer_in_order(post: Any, module_database: stack.TestDatabase) -> None:

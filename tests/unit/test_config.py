@@ -191,6 +191,12 @@ def test_every_fault_is_listed_with_its_setting_and_no_fault_shows_a_value_of_a_
     assert SECRET not in "".join(found)
 
 
+def test_a_secret_whose_file_cannot_be_read_is_a_fault_when_all_else_is_well(tmp_path: Path) -> None:
+    (fault,) = faults(DELIVERY_TOKEN_FILE=str(tmp_path / "missing"))
+
+    assert fault.startswith(f"DELIVERY_TOKEN_FILE: {tmp_path / 'missing'} cannot be read: ")
+
+
 @pytest.mark.parametrize(
     ("variables", "named"),
     [

@@ -39,7 +39,7 @@ def test_the_layering_holds() -> None:
         ("functions/notify/main.py", "import functions.orders.store", "functions know nothing of each other"),
         ("connectors/outbox_relay/topics.py", "import connectors.kafka_source.sink", "the source and the relay know nothing"),
         ("shared/inbox.py", "import shared.delivery", "a record's way goes one way"),
-        ("functions/orders/store.py", "import pg8000", "pg8000 is imported by shared.database alone"),
+        ("functions/orders/store.py", "import pg8000", "pg8000 is imported by shared.connection alone"),
         ("functions/notify/main.py", "import confluent_kafka", "functions need no broker"),
         ("ops/terminal.py", "import functions_framework", "functions_framework is imported by shared.server alone"),
         ("shared/cloudevent.py", "import cloudevents.http", "the CloudEvents SDK is imported by ops.specimens alone"),
