@@ -21,7 +21,7 @@ _SETTINGS_AT_FAULT = frozenset({KafkaError._AUTHENTICATION, KafkaError._SSL})
 
 def client(settings: Settings, name: str) -> dict[str, Any]:
     """What every client of the process `name` has: brokers, security, quick reconnects, errors in the log."""
-    return settings.kafka_client() | RECONNECT | {"client.id": name, "error_cb": on_error(name), "log_level": 0}
+    return settings.kafka_client() | RECONNECT | {"client.id": name, "error_cb": on_error(name, _user(settings)), "log_level": 0}
 
 
 def producer(settings: Settings, name: str, *, delivery_timeout_s: float, message_bytes_max: int, **more: Any) -> dict[str, Any]:
@@ -37,7 +37,12 @@ def producer(settings: Settings, name: str, *, delivery_timeout_s: float, messag
     }
 
 
-def on_error(name: str) -> Callable[[KafkaError], None]:
+def _user(settings: Settings) -> str | None:
+    user = settings.kafka_security.get("sasl.username")
+    return user.get_secret_value() if user else None
+
+
+def on_error(name: str, user: str | None = None) -> Callable[[KafkaError], None]:
     """A callback that logs what librdkafka says of connections, each thing at most once in ERROR_INTERVAL_S.
 
     Wrong credentials and certificates are errors; an outage is a warning.
@@ -49,7 +54,7 @@ def on_error(name: str) -> Callable[[KafkaError], None]:
         if now - last_at.get(code, -ERROR_INTERVAL_S) < ERROR_INTERVAL_S:
             return
         last_at[code] = now
-        facts = {"client": name, "reason": error.str()}
+        facts = {"client": name, "user": user, "reason": error.str()}
         if code in _SETTINGS_AT_FAULT:
             log.error("Kafka refuses this client: its KAFKA_SASL_… or KAFKA_SSL_… settings are wrong", extra=facts)
         else:

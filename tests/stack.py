@@ -117,12 +117,16 @@ class Process:
 
 
 class KafkaServer:
-    """A broker of its own, fresh. `stop`, `start`, `kill` and signals are for tests that own it alone."""
+    """A broker of its own, fresh. `stop`, `start`, `kill` and signals are for tests that own it alone.
 
-    def __init__(self, folder: Path, more: Mapping[str, str] | None = None) -> None:
+    `more` are settings of the broker, or makes them of its port and its controller's.
+    """
+
+    def __init__(self, folder: Path, more: Mapping[str, str] | Callable[[int, int], Mapping[str, str]] | None = None) -> None:
         for attempt in itertools.count(1):
             port, controller_port = child.free_ports(2)
-            self._broker = kafka.Broker(home.folder(), folder, port, controller_port, more or {})
+            settings = more(port, controller_port) if callable(more) else more or {}
+            self._broker = kafka.Broker(home.folder(), folder, port, controller_port, settings)
             self._broker.prepare()
             self.process = Process(self._broker.command(), kafka.environment(), folder / "log.txt")
             if _ready(self, retry=attempt < 3, port_taken="Address already in use"):

@@ -62,13 +62,19 @@ class Topics:
         try:
             self._admin.list_topics(topic="__consumer_offsets", timeout=timeout_s)
         except KafkaException:
+            self._say_why()
             return False
         return True
+
+    def _say_why(self) -> None:
+        """Have what the client knows of its connections logged: it tells of a wrong password only when it is polled."""
+        self._admin.poll(0)
 
     def _exists(self, name: str) -> bool:
         try:
             found = self._admin.list_topics(topic=name, timeout=LOOK_TIMEOUT_S).topics.get(name)
         except KafkaException as exc:
+            self._say_why()
             raise errors.Unavailable(f"Kafka does not answer: {exc.args[0].str()}", code="kafka_away") from exc
         return found is not None and (found.error is None or found.error.code() not in _UNKNOWN)
 
