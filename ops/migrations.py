@@ -12,6 +12,7 @@ from typing import Annotated, Any
 
 import alembic.command
 import alembic.config
+import alembic.util
 import sqlalchemy as sa
 import typer
 from sqlalchemy.exc import DatabaseError, InterfaceError
@@ -50,6 +51,8 @@ def upgrade(dsn: str, *, create_roles: bool = False) -> None:
             inboxes.make_missing(connection, topics.read())
     except (DatabaseError, InterfaceError, OSError) as exc:
         raise _failure(dsn, exc) from exc
+    except alembic.util.CommandError as exc:
+        raise MigrationError(f"{where(dsn)} is at a migration that this version does not know, so it is of a newer one: {exc}") from exc
 
 
 def upgrade_all(settings: Settings, *, create_roles: bool = False) -> list[str]:

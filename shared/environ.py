@@ -13,7 +13,10 @@ _PER_CONSUMER = re.compile(
 
 
 def read(environ: Mapping[str, str], fields: Collection[str]) -> tuple[dict[str, str], list[str]]:
-    """`environ` without empty values and with every NAME_FILE read into NAME, which wins where both are set; and what could not be read."""
+    """`environ` without empty values and with every NAME_FILE read into NAME, which wins where both are set; and what could not be read.
+
+    An empty file is a setting that is not set, as an empty value is. Not so the delivery token's: without a token everybody may deliver.
+    """
     given = {name.upper(): value for name, value in environ.items() if value}
     found, faults = dict(given), []
     for name, path in given.items():
@@ -25,9 +28,14 @@ def read(environ: Mapping[str, str], fields: Collection[str]) -> tuple[dict[str,
         if wanted in given:
             continue
         try:
-            found[wanted] = Path(path).read_text(encoding="utf-8").strip()
+            text = Path(path).read_text(encoding="utf-8").strip()
         except (OSError, ValueError) as exc:
             faults.append(f"{name}: {path} cannot be read: {exc}")
+            continue
+        if text:
+            found[wanted] = text
+        elif wanted == "DELIVERY_TOKEN":
+            faults.append(f"{name}: {path} is empty, and without a token everybody may deliver; unset {name} where that is meant")
     return found, faults
 
 

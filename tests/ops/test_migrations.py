@@ -201,6 +201,15 @@ def test_a_database_of_its_own_gets_its_own_migrations(postgres: stack.PostgresS
     postgres.drop(other)
 
 
+def test_a_database_of_a_newer_version_is_left_as_it_is_and_said_to_be_one(database: stack.TestDatabase) -> None:
+    database.run("UPDATE alembic_version SET version_num = '9999'")
+
+    with pytest.raises(migrations.MigrationError, match="of a newer one"):
+        migrations.upgrade(database.dsn())
+
+    assert [["9999"]] == database.run("SELECT version_num FROM alembic_version")
+
+
 @pytest.mark.parametrize("consumer", ["assembly", "dlq", "relay"])
 def test_an_outbox_that_nobody_would_relay_is_refused(consumer: str) -> None:
     """Those who write to the outbox, and the relay, share one database; another one is a wrong setting, said with its name."""

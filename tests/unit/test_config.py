@@ -87,6 +87,21 @@ def test_an_empty_setting_is_one_that_is_not_set(tmp_path: Path) -> None:
     assert settings.telegram_bot_token.get_secret_value() == SECRET
 
 
+def test_an_empty_file_is_a_setting_that_is_not_set(tmp_path: Path) -> None:
+    nothing = tmp_path / "nothing"
+    nothing.write_text("\n")
+
+    assert load(TELEGRAM_BOT_TOKEN_FILE=str(nothing)).telegram_bot_token is None
+
+
+def test_an_empty_delivery_token_is_a_fault_and_no_open_door(tmp_path: Path) -> None:
+    nothing = tmp_path / "nothing"
+    nothing.write_text("\n")
+
+    with pytest.raises(errors.ConfigError, match=r"DELIVERY_TOKEN_FILE: .*nothing is empty"):
+        load(DELIVERY_TOKEN_FILE=str(nothing))
+
+
 @pytest.mark.parametrize(
     ("app_env", "brokers", "server"), [("local", "localhost:19092", "localhost:15432"), ("docker", "kafka:9092", "postgres:5432")]
 )
