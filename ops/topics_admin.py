@@ -199,6 +199,7 @@ class Admin:
         try:
             return self._client.list_topics(timeout=ANSWER_S)
         except KafkaException as exc:
+            self._client.poll(0)  # only so does it tell of a wrong password or certificate
             raise self._translated(exc) from exc
 
     def _answer(self, future: "Future[T]", *, allowed: int | None = None) -> T:

@@ -56,7 +56,7 @@ def on_error(name: str, user: str | None = None) -> Callable[[KafkaError], None]
         last_at[code] = now
         facts = {"client": name, "user": user, "reason": error.str()}
         if code in _SETTINGS_AT_FAULT:
-            log.error("Kafka refuses this client: its KAFKA_SASL_… or KAFKA_SSL_… settings are wrong", extra=facts)
+            log.error("Kafka refuses %s: its KAFKA_SASL_… or KAFKA_SSL_… settings are wrong", user or "this client", extra=facts)
         else:
             log.warning("Kafka does not answer as it should", extra=facts)
 

@@ -5,6 +5,7 @@ A broker that asks for a password (SASL/SCRAM) and refuses what no rule allows. 
 
 import json
 import shutil
+import subprocess
 import sys
 import uuid
 from collections.abc import Iterator, Mapping
@@ -269,6 +270,15 @@ def test_a_dlq_router_with_anothers_password_names_its_user_and_keeps_the_letter
     line = stack.eventually(lambda: [line for line in errors_of(router) if "KAFKA_SASL_" in line["message"]], "its error")[0]
     assert ("orderflow-dlq-router", True) == (line["user"], "uthentication failed" in line["reason"])
     assert "relay-password" not in router.text
+
+
+def test_the_command_with_anothers_password_names_its_user(guarded: Guarded) -> None:
+    env = child.environment(**guarded.env("orderflow-command", "wrong"))
+    done = subprocess.run(stack.orderflow("topics", "list"), env=env, cwd=home.CHECKOUT, capture_output=True, text=True, check=False)
+
+    assert (1, True) == (done.returncode, "Kafka refuses orderflow-command: its KAFKA_SASL_… or KAFKA_SSL_… settings" in done.stderr), (
+        done.stderr
+    )
 
 
 def test_a_relay_and_a_source_with_anothers_password_name_their_users(
