@@ -74,7 +74,8 @@ class Reader:
             path.write_text(there + block.text, encoding="utf-8")
             return
         assert there.count(f"\n{block.before}") == 1, block.before
-        path.write_text(there.replace(f"\n{block.before}", f"\n{block.text}{block.before}"), encoding="utf-8")
+        gap = "\n\n" if path.suffix == ".py" else ""  # which an editor, or `make format`, puts there
+        path.write_text(there.replace(f"\n{block.before}", f"\n{block.text}{gap}{block.before}"), encoding="utf-8")
 
     def run(self, block: Block) -> str:
         """Run its commands; what they print. `make run` is the system of this test, on ports of its own."""
