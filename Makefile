@@ -12,6 +12,8 @@ BIN := .venv/bin
 ORDERFLOW := $(BIN)/orderflow
 # The environment is rebuilt when what it was made from is no longer the same, whatever the clock says of the files.
 STAMP := .venv/made-from-$(shell cat requirements.lock pyproject.toml 2>/dev/null | sha256sum | cut -c1-16)
+BENCH_STAMP := .venv-bench/made-from-$(shell cat requirements-bench.lock pyproject.toml 2>/dev/null | sha256sum | cut -c1-16)
+BENCH := .venv-bench/bin/python -m bench
 FROM ?= beginning
 # Tests mostly wait for servers, so two at a time take half as long; each worker has a broker and a database of its own.
 WORKERS ?= 2
@@ -86,6 +88,28 @@ types: $(STAMP) ## strict types
 .PHONY: contracts
 contracts: $(STAMP) ## topics, AsyncAPI, schemas, manifests and code agree (`orderflow contracts generate` renews the schemas)
 	@$(ORDERFLOW) contracts check
+
+##@ Speed
+
+.PHONY: bench
+bench: $(BENCH_STAMP) ## our speed beside peers and limits, in one run with real durability (ARGS="--rows full_path,hand_loop --rounds 5")
+	@$(need_java)
+	@$(BENCH) run $(ARGS)
+
+.PHONY: bench-quick
+bench-quick: $(BENCH_STAMP) ## the same with few events and one round, in under three minutes
+	@$(need_java)
+	@$(BENCH) run --quick $(ARGS)
+
+.PHONY: bench-growth
+bench-growth: $(BENCH_STAMP) ## the full path with more processes, partitions, rows and bytes
+	@$(need_java)
+	@$(BENCH) growth $(ARGS)
+
+.PHONY: bench-memory
+bench-memory: $(BENCH_STAMP) ## memory of source, relay and functions over 1,000,000 events
+	@$(need_java)
+	@$(BENCH) memory $(ARGS)
 
 ##@ Kafka
 
@@ -209,19 +233,21 @@ terraform-apply: $(STAMP) ## make the local servers' topics and roles by Terrafo
 venv: $(STAMP) ## .venv, from requirements.lock (every other target makes it when it is missing or out of date)
 
 .PHONY: lock
-lock: ## renew requirements.lock from pyproject.toml, and the images' sets with its pins (UPGRADE=1 takes the newest versions)
+lock: ## renew both requirements*.lock from pyproject.toml, and the images' sets with their pins (UPGRADE=1 takes the newest versions)
 	@$(call need_python)
 	@test -x build/lock/bin/uv || { $(PYTHON) -m venv build/lock && build/lock/bin/pip install --quiet --disable-pip-version-check uv==0.13.9; }
 	@build/lock/bin/uv pip compile --quiet --python-version 3.11 --generate-hashes --no-emit-index-url --no-header \
 	  --extra ops --extra dev $(if $(UPGRADE),--upgrade) --output-file requirements.lock pyproject.toml
+	@build/lock/bin/uv pip compile --quiet --python-version 3.11 --generate-hashes --no-emit-index-url --no-header \
+	  --extra ops --extra bench --constraint requirements.lock --output-file requirements-bench.lock pyproject.toml
 	@$(PYTHON) -m ops.images.sets build/lock/bin/uv
-	@! grep -nE '://|--(extra-)?index-url|--find-links' requirements.lock template/*/requirements.txt functions/*/requirements.txt infra/images/*.txt \
+	@! grep -nE '://|--(extra-)?index-url|--find-links' requirements*.lock template/*/requirements.txt functions/*/requirements.txt infra/images/*.txt \
 	  || { echo "an address landed in a lock file" >&2; exit 1; }
 
 .PHONY: clean
 clean: ## remove what was built, not .venv and not the data in .orderflow
 	@rm -rf build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
-	@find . -name __pycache__ -type d -not -path './.venv/*' -prune -exec rm -rf {} +
+	@find . -name __pycache__ -type d -not -path './.venv*' -prune -exec rm -rf {} +
 
 .PHONY: help
 help: ## this list
@@ -231,15 +257,21 @@ help: ## this list
 
 # Whole and checked by hash: nothing is built that the lock does not name, and a half-made environment has no stamp.
 $(STAMP):
-	@$(call need_python)
-	@$(PYTHON) -c 'import venv, ensurepip' 2>/dev/null || { echo "Python's venv is missing: apt-get install python3-venv" >&2; exit 1; }
-	@echo "making .venv from requirements.lock" >&2
-	@rm -f .venv/made-from-*
-	@$(BIN)/python -m pip --version >/dev/null 2>&1 || $(PYTHON) -m venv --clear .venv
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes --requirement requirements.lock
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
+	@$(call make_venv,.venv,requirements.lock)
 	@touch $@
 
+# Apart, so that the peers and the plots' library are not where nobody measures.
+$(BENCH_STAMP):
+	@$(call make_venv,.venv-bench,requirements-bench.lock)
+	@touch $@
+
+make_venv = $(call need_python); \
+  $(PYTHON) -c 'import venv, ensurepip' 2>/dev/null || { echo "Python's venv is missing: apt-get install python3-venv" >&2; exit 1; }; \
+  echo "making $(1) from $(2)" >&2; \
+  rm -f $(1)/made-from-*; \
+  $(1)/bin/python -m pip --version >/dev/null 2>&1 || $(PYTHON) -m venv --clear $(1); \
+  $(1)/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes --requirement $(2); \
+  $(1)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
 need_python = test -n "$(PYTHON)" || { echo "Python 3.11 or newer is missing: apt-get install python3 python3-venv" >&2; exit 1; }
 need_java = command -v java >/dev/null || { echo "Java 17 or newer is missing: apt-get install openjdk-17-jre-headless" >&2; exit 1; }; \
   major=$$(java -version 2>&1 | sed -nE 's/.*version "([0-9]+).*/\1/p' | head -n 1); test "$${major:-0}" -ge 17 || \
