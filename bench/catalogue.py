@@ -1,0 +1,31 @@
+"""Every row of the table, in its order."""
+
+import functools
+
+from bench.row import Row
+from bench.rows import chain, limits, outbox, peers, requests, starting
+from bench.rows.consumer import ConsumerRow
+from bench.rows.requests import RequestRow
+
+
+def rows() -> list[Row]:
+    """Ours, peers, limits. `share` gives each so many events that it takes some seconds."""
+    two = functools.partial(starting.full_path, processes=2)
+    one_by_one = functools.partial(peers.faststream, mode="one")
+    batches = functools.partial(peers.faststream, mode="batch")
+    ours, one = requests.order_on_assembled, peers.one_transaction
+    return [
+        ConsumerRow("full_path", "full path, batches, 1 function process", "ours", 1.0, starting.full_path),
+        ConsumerRow("full_path_two", "full path, batches, 2 function processes", "ours", 1.0, two),
+        RequestRow("single_64", "our function, single deliveries, 64 in flight", "ours", 0.2, "events", "/", 64, ours),
+        RequestRow("single_ordered_8", "our function, single deliveries, ordered, 8 in flight", "ours", 0.1, "events", "/", 8, ours),
+        RequestRow("orders_api", "POST /orders, 64 in flight", "ours", 0.1, "orders", "/orders", 64, requests.orders),
+        outbox.RelayRow(),
+        chain.ChainRow(),
+        ConsumerRow("faststream_one", "FastStream (confluent), one by one", "peer", 0.03, one_by_one),
+        ConsumerRow("faststream_batch", "FastStream (confluent), batches of 500", "peer", 0.15, batches),
+        RequestRow("one_transaction", "functions-framework, a transaction per event, 64 in flight", "peer", 0.03, "events", "/", 64, one),
+        ConsumerRow("hand_loop", "hand-written loop: consume, transaction, commit", "limit", 1.0, peers.hand_loop),
+        limits.PostgresRow(),
+        limits.KafkaRow(),
+    ]

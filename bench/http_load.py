@@ -1,0 +1,159 @@
+"""`python -m bench.http_load JOB`: sends prepared HTTP requests, back to back or at a steady rate, and prints what came back.
+
+A process of its own with a protocol of a few lines, so that it takes as little as it can of the machine that is measured. JOB is JSON:
+url, kind (events, orders), count, warm_up, connections, per_second (null: as fast as they are answered).
+"""
+
+import asyncio
+import functools
+import json
+import sys
+import time
+from collections import Counter, deque
+from collections.abc import Iterable
+from typing import Any, cast
+from urllib.parse import urlsplit
+
+import uvloop
+
+from bench import dataset
+
+STEP_S = 0.001
+SETTLE_S = 60.0
+
+
+class _Connection(asyncio.Protocol):
+    """One connection: a request, its answer, the next request."""
+
+    def __init__(self, load: "_Load") -> None:
+        self._load = load
+        self._heard = b""
+        self._sent_at = 0.0
+        self._transport: asyncio.Transport | None = None
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast("asyncio.Transport", transport)
+
+    def send(self, request: bytes, due_at: float) -> None:
+        assert self._transport is not None  # noqa: S101  for the type checker
+        self._sent_at = due_at
+        self._transport.write(request)
+
+    def data_received(self, data: bytes) -> None:
+        heard = self._heard = self._heard + data if self._heard else data
+        end = heard.find(b"\r\n\r\n")
+        if end < 0:
+            return
+        head = heard[:end].lower()
+        at = head.find(b"content-length:")
+        length = int(head[at + 15 :].split(b"\r\n", 1)[0]) if at >= 0 else 0
+        if len(heard) >= end + 4 + length:
+            self._heard = b""
+            self._load.answered(self, head, time.perf_counter() - self._sent_at)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._load.lost(exc)
+
+
+class _Load:
+    """The requests of one job."""
+
+    def __init__(self, requests: list[bytes], per_second: float | None) -> None:
+        self._requests = deque(requests)
+        self._left = len(requests)
+        self._period_s = 1.0 / per_second if per_second else None
+        self._idle: deque[_Connection] = deque()
+        self._waiting: deque[float] = deque()  # moments at which requests were due that no connection was free for
+        self.waits_s: list[float] = []
+        self.statuses: Counter[str] = Counter()
+        self.locations: list[str] = []
+        self.ended: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+
+    async def run(self, connections: list[_Connection]) -> None:
+        self._idle.extend(connections)
+        if self._period_s is None:
+            while self._idle and self._requests:
+                self._idle.popleft().send(self._requests.popleft(), time.perf_counter())
+        else:
+            await self._pace(self._period_s)
+        await self.ended
+
+    async def _pace(self, period_s: float) -> None:
+        # A wait counts from when a request was due, so that a slow answer makes those behind it late too.
+        due_at = time.perf_counter()
+        while self._requests and not self.ended.done():
+            now = time.perf_counter()
+            while due_at <= now and len(self._waiting) < len(self._requests):
+                self._waiting.append(due_at)
+                due_at += period_s
+            while self._waiting and self._idle:
+                self._idle.popleft().send(self._requests.popleft(), self._waiting.popleft())
+            await asyncio.sleep(STEP_S)
+
+    def answered(self, connection: _Connection, head: bytes, wait_s: float) -> None:
+        self.waits_s.append(wait_s)
+        self.statuses[head[9:12].decode()] += 1
+        at = head.find(b"location: /orders/")
+        if at >= 0:
+            self.locations.append(head[at + 18 : at + 54].decode())
+        self._left -= 1
+        if not self._left:
+            self.ended.set_result(None)
+        elif self._waiting:
+            connection.send(self._requests.popleft(), self._waiting.popleft())
+        elif self._period_s is None and self._requests:
+            connection.send(self._requests.popleft(), time.perf_counter())
+        else:
+            self._idle.append(connection)
+
+    def lost(self, exc: Exception | None) -> None:
+        if not self.ended.done():
+            self.ended.set_exception(ConnectionError(f"a connection was closed: {exc}"))
+
+
+async def main(job: dict[str, Any]) -> dict[str, Any]:
+    """Warm up, then measure. Waits are in milliseconds, moments in seconds since 1970."""
+    url = urlsplit(job["url"])
+    requests = list(_requests(job, f"{url.hostname}:{url.port}", url.path or "/"))
+    warm_up = requests[: job["warm_up"]]
+    locations: list[str] = []
+    for part, per_second in ((warm_up, None), (requests[job["warm_up"] :], job.get("per_second"))):
+        load = _Load(part, per_second)
+        loop = asyncio.get_running_loop()
+        connect = functools.partial(_Connection, load)
+        made = [await loop.create_connection(connect, url.hostname, url.port) for _ in range(job["connections"])]
+        started_at = time.time()
+        if part:
+            await load.run([connection for _, connection in made])
+        ended_at = time.time()
+        for transport, _ in made:
+            transport.close()
+        locations += load.locations
+    waits = sorted(1e3 * wait for wait in load.waits_s)
+    return {
+        "started_at": started_at,
+        "ended_at": ended_at,
+        "statuses": load.statuses,
+        "locations": locations,
+        "waits_ms": waits[:: max(1, len(waits) // 10_000)],
+    }
+
+
+def _requests(job: dict[str, Any], host: str, path: str) -> Iterable[bytes]:
+    if job["kind"] == "orders":
+        for body in dataset.new_orders(job["count"]):
+            yield _request(host, path, {"content-type": "application/json"}, body)
+        return
+    events = dataset.Dataset(job["count"])
+    for event in events.assembled():
+        headers = {"Prefer": "reply", "Kn-Namespace": "orderflow", "ce-kafkatopic": "order.assembly.completed"}
+        yield _request(host, path, headers | dataset.http_headers(event), events.value(event))
+
+
+def _request(host: str, path: str, headers: dict[str, str], body: bytes) -> bytes:
+    told = "".join(f"{name}: {text}\r\n" for name, text in headers.items())
+    return f"POST {path} HTTP/1.1\r\nhost: {host}\r\n{told}content-length: {len(body)}\r\n\r\n".encode() + body
+
+
+if __name__ == "__main__":
+    print(json.dumps(uvloop.run(main(json.loads(sys.argv[1])))))  # noqa: T201  its result
