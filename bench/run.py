@@ -1,0 +1,68 @@
+"""One run: rounds in which each row has its turn, then the waits, all on the same servers."""
+
+import gc
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from bench import stand
+from bench.report import Results
+from bench.row import Row, Waits
+from bench.stand import Say, Stand
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How much is measured."""
+
+    events: int = 200_000
+    rounds: int = 5
+    latency_s: float = 10.0
+    all_waits: bool = True  # else of our own rows only
+
+    def __str__(self) -> str:
+        return f"{self.events:,} events × row's share, {self.rounds} rounds, waits over {self.latency_s:g} s"
+
+
+QUICK = Plan(events=40_000, rounds=1, latency_s=2.0, all_waits=False)
+
+
+def run(rows: Sequence[Row], plan: Plan, say: Say) -> tuple[list[Results], list[str]]:
+    """Measure `rows`; the results, and what was wrong with them."""
+    results = [Results(row) for row in rows]
+    faults: list[str] = []
+    with stand.running(say) as servers:
+        for n in range(1, plan.rounds + 1):
+            for one in results:
+                faults += _measure(one, servers, plan, f"round {n}/{plan.rounds}", say)
+        if plan.latency_s:
+            for one in results:
+                if plan.all_waits or one.row.kind == "ours":
+                    _wait(one, servers, plan, say)
+    return results, faults
+
+
+def _measure(one: Results, servers: Stand, plan: Plan, which: str, say: Say) -> list[str]:
+    began = time.monotonic()
+    measured = one.row.measure(servers, plan.events)
+    gc.collect()  # the checks hold every row in memory
+    one.rounds.append(measured)
+    cpu = ", ".join(f"{name} {value:.1f}" for name, value in measured.cpu_us_per_event().items())
+    wrong = "".join(f"; WRONG: {fault}" for fault in measured.faults)
+    say(
+        f"{which}: {one.row.name}: {measured.events_per_second:,.0f}/s ({measured.events:,} in {measured.seconds:.2f} s; CPU µs: {cpu}; "
+        f"{time.monotonic() - began:.0f} s with preparation and checks){wrong}"
+    )
+    return [f"{one.row.name}, {which}: {fault}" for fault in measured.faults]
+
+
+def _wait(one: Results, servers: Stand, plan: Plan, say: Say) -> None:
+    one.idle = one.row.waits(servers, None, plan.latency_s)
+    if one.idle is None:
+        return
+    one.half_load = one.row.waits(servers, one.median / 2, plan.latency_s)
+    say(f"waits of {one.row.name}: idle {_shown(one.idle)}, at half load {_shown(one.half_load)}")
+
+
+def _shown(found: Waits | None) -> str:
+    return "none" if found is None else f"p50 {found.part(0.5):.1f} ms, p99 {found.part(0.99):.1f} ms ({len(found.ms)})"
