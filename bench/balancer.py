@@ -31,28 +31,38 @@ class _End(asyncio.Protocol):
 
 
 class _Front(_End):
-    """The end towards the client; it finds the other end first and reads nothing until then."""
+    """The end towards the client. What it reads before the other end is there is kept: a pause in reading did not hold in uvloop."""
 
     def __init__(self, backends: "dict[tuple[str, int], int]") -> None:
         self._backends = backends
         self._backend: tuple[str, int] | None = None
         self._joining: asyncio.Task[None] | None = None
+        self._early: list[bytes] = []
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         super().connection_made(transport)
-        self.transport.pause_reading()
         self._backend = min(self._backends, key=self._backends.__getitem__)
         self._backends[self._backend] += 1
         self._joining = asyncio.get_running_loop().create_task(self._join(self._backend))
 
+    def data_received(self, data: bytes) -> None:
+        if self.other is None:
+            self._early.append(data)
+        else:
+            self.other.transport.write(data)
+
     async def _join(self, backend: tuple[str, int]) -> None:
         try:
-            _, self.other = await asyncio.get_running_loop().create_connection(_End, *backend)
+            _, other = await asyncio.get_running_loop().create_connection(_End, *backend)
         except OSError:
             self.transport.close()
             return
-        self.other.other = self
-        self.transport.resume_reading()
+        if self.transport.is_closing():
+            other.transport.close()
+            return
+        self.other, other.other = other, self
+        other.transport.write(b"".join(self._early))
+        self._early.clear()
 
     def connection_lost(self, exc: Exception | None) -> None:
         super().connection_lost(exc)
