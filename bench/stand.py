@@ -14,7 +14,7 @@ from confluent_kafka.admin import AdminClient, NewTopic
 
 from bench.dataset import CLIENT, Dataset, produce
 from bench.processes import BenchError, Process, eventually
-from ops import child, home, kafka, migrations, postgres
+from ops import child, home, kafka, migrations, postgres, roles
 
 Say = Callable[[str], None]
 
@@ -108,14 +108,14 @@ class Stand:
 
     def dsn(self, database: str, role: str = postgres.OWNER) -> str:
         """Where `role` connects."""
-        passwords = {role.name: role.password({}) for role in migrations.roles()} | {postgres.OWNER: postgres.OWNER_PASSWORD}
+        passwords = {role.name: role.password({}) for role in roles.read()} | {postgres.OWNER: postgres.OWNER_PASSWORD}
         return postgres.dsn(self._server.port, role, passwords[role], database)
 
     def environment(self, process: str, database: str = "") -> dict[str, str]:
         """The settings of a process of ours: the broker, and with `database` the DSN of its own role."""
         found = {"KAFKA_BROKERS": self.brokers, "PYTHONUNBUFFERED": "1", "LOG_LEVEL": "warning"}
         if database:
-            role = next(role for role in migrations.roles() if role.process == process)
+            role = next(role for role in roles.read() if role.process == process)
             found[f"{role.consumer.upper()}_POSTGRES_DSN"] = self.dsn(database, role.name)
         return found
 
