@@ -1,11 +1,13 @@
 """One run: rounds in which each row has its turn, then the waits, all on the same servers."""
 
+import functools
 import gc
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from bench import stand
+from bench.processes import BenchError
 from bench.report import Results
 from bench.row import Row, Waits
 from bench.stand import Say, Stand
@@ -34,12 +36,23 @@ def run(rows: Sequence[Row], plan: Plan, say: Say) -> tuple[list[Results], list[
     with stand.running(say) as servers:
         for n in range(1, plan.rounds + 1):
             for one in results:
-                faults += _measure(one, servers, plan, f"round {n}/{plan.rounds}", say)
+                faults += _kept(
+                    one, f"round {n}/{plan.rounds}", functools.partial(_measure, one, servers, plan, f"round {n}/{plan.rounds}", say), say
+                )
         if plan.latency_s:
             for one in results:
-                if plan.all_waits or one.row.kind == "ours":
-                    _wait(one, servers, plan, say)
-    return results, faults
+                if one.rounds and (plan.all_waits or one.row.kind == "ours"):
+                    faults += _kept(one, "waits", functools.partial(_wait, one, servers, plan, say), say)
+    return [one for one in results if one.rounds], faults
+
+
+def _kept(one: Results, what: str, work: Callable[[], list[str]], say: Say) -> list[str]:
+    """What is wrong with a part of the run. One that cannot be measured does not take the others with it."""
+    try:
+        return work()
+    except BenchError as exc:
+        say(f"{what}: {one.row.name}: FAILED: {exc}")
+        return [f"{one.row.name}, {what}: {exc}"]
 
 
 def _measure(one: Results, servers: Stand, plan: Plan, which: str, say: Say) -> list[str]:
@@ -56,12 +69,13 @@ def _measure(one: Results, servers: Stand, plan: Plan, which: str, say: Say) -> 
     return [f"{one.row.name}, {which}: {fault}" for fault in measured.faults]
 
 
-def _wait(one: Results, servers: Stand, plan: Plan, say: Say) -> None:
+def _wait(one: Results, servers: Stand, plan: Plan, say: Say) -> list[str]:
     one.idle = one.row.waits(servers, None, plan.latency_s)
     if one.idle is None:
-        return
+        return []
     one.half_load = one.row.waits(servers, one.median / 2, plan.latency_s)
     say(f"waits of {one.row.name}: idle {_shown(one.idle)}, at half load {_shown(one.half_load)}")
+    return []
 
 
 def _shown(found: Waits | None) -> str:

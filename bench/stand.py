@@ -77,7 +77,10 @@ class Stand:
         """A new, empty topic."""
         name = f"bench.{uuid.uuid4().hex[:12]}"
         self._admin.create_topics([NewTopic(name, partitions, 1, config=dict(more or {}))])[name].result(60)
-        eventually(lambda: len(self._admin.list_topics(name, timeout=5).topics[name].partitions) == partitions, f"topic {name}", 60)
+        reader = Consumer(CLIENT | {"bootstrap.servers": self.brokers, "group.id": "bench-topics"})
+        places = [TopicPartition(name, n) for n in range(partitions)]
+        eventually(lambda: all(_answers(reader, place) for place in places), f"topic {name}", 60)
+        reader.close()
         return name
 
     def loaded_topic(self, dataset: Dataset, partitions: int = 8) -> str:
@@ -188,6 +191,15 @@ def running(say: Say, more: Mapping[str, str] | None = None) -> Iterator[Stand]:
     finally:
         stand.stop()
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def _answers(reader: Consumer, place: TopicPartition) -> bool:
+    """Whether the leader of a partition that was just made knows that it is."""
+    try:
+        reader.get_watermark_offsets(place, timeout=10)
+    except KafkaException:
+        return False
+    return True
 
 
 def _runs(process: Process) -> bool:

@@ -116,15 +116,14 @@ def _reader(stand: Stand, topic: str, begin: str = "latest") -> Iterator[Consume
     """A consumer of all partitions in no group."""
     settings = {"bootstrap.servers": stand.brokers, "group.id": "bench-reader", "enable.auto.commit": False, "fetch.wait.max.ms": 5}
     reader = Consumer(CLIENT | settings | {"enable.partition.eof": begin == "earliest"})
-    position = 0 if begin == "earliest" else _END
-    reader.assign([TopicPartition(topic, n, position) for n in range(PARTITIONS)])
+    places = [TopicPartition(topic, n) for n in range(PARTITIONS)]
+    for place in places:  # asked for now: "the end" as a position is looked up later, and what is written until then would be missed
+        place.offset = 0 if begin == "earliest" else reader.get_watermark_offsets(place, timeout=10)[1]
+    reader.assign(places)
     try:
         yield reader
     finally:
         reader.close()
-
-
-_END = -1  # librdkafka's name for the end of a partition
 
 
 def _event_id(headers: object) -> str:
