@@ -13,6 +13,7 @@ def rows() -> list[Row]:
     two = functools.partial(starting.full_path, processes=2)
     one_by_one = functools.partial(peers.faststream, mode="one")
     batches = functools.partial(peers.faststream, mode="batch")
+    sets = functools.partial(peers.faststream, mode="set")
     ours, one = requests.order_on_assembled, peers.one_transaction
     return [
         ConsumerRow("full_path", "full path, batches, 1 function process", "ours", 1.0, starting.full_path),
@@ -23,7 +24,8 @@ def rows() -> list[Row]:
         outbox.RelayRow(),
         chain.ChainRow(),
         ConsumerRow("faststream_one", "FastStream (confluent), one by one", "peer", 0.03, one_by_one),
-        ConsumerRow("faststream_batch", "FastStream (confluent), batches of 500", "peer", 0.15, batches),
+        ConsumerRow("faststream_batch", "FastStream (confluent), batches of 500 in a transaction", "peer", 0.1, batches),
+        ConsumerRow("faststream_set", "FastStream (confluent), batches of 500 in one statement", "peer", 0.5, sets),
         RequestRow("one_transaction", "functions-framework, a transaction per event, 64 in flight", "peer", 0.03, "events", "/", 64, one),
         ConsumerRow("hand_loop", "hand-written loop: consume, transaction, commit", "limit", 1.0, peers.hand_loop),
         limits.PostgresRow(),
