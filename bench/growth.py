@@ -11,6 +11,7 @@ from bench.rows import starting
 from bench.rows.consumer import ConsumerRow
 from bench.stand import Say
 
+INDEX_ROWS = 100_000  # to read a table of a few pages whole for a batch of 500 is the better plan
 LARGE_SHARE = 0.1  # an event of 30 kB takes a hundred times the room of one of 300 B
 
 
@@ -53,7 +54,7 @@ def run(events: int, rounds: int, old_rows: Sequence[int], say: Say) -> tuple[li
                 cpu = ", ".join(f"{name} {value:.1f}" for name, value in measured.cpu_us_per_event().items())
                 say(f"round {n}/{rounds}: {one.row.name}: {measured.events_per_second:,.0f}/s (CPU µs: {cpu})")
         plans = [plan for rows in old_rows for plan in _plans(servers, rows)]
-    faults += [f"plan with {rows:,} rows: {plan}" for rows, plan in plans if "Seq Scan on orders" in plan]
+    faults += [f"plan with {rows:,} rows: {plan}" for rows, plan in plans if "Seq Scan on orders" in plan and rows >= INDEX_ROWS]
     for rows, plan in plans:
         say(f"plan with {rows:,} rows: {plan}")
     found = [{"way": step.way, "size": step.size} | one.json() for step, one in zip(chosen, results, strict=True)]

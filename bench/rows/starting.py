@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from bench.processes import Process, python
 from bench.rows.consumer import Job
 from bench.stand import Stand
-from ops import child
+from ops import child, home
 
 MANIFEST = "infra/knative/sources.yaml"
 
@@ -19,12 +19,12 @@ def function(stand: Stand, name: str, database: str, called: str = "function", m
     return process
 
 
-def source(job: Job, sinks: Mapping[str, str], more: Mapping[str, str] | None = None) -> Process:
-    """The Kafka source with the documents whose names are `sinks`."""
+def source(job: Job, sinks: Mapping[str, str], more: Mapping[str, str] | None = None, manifest: str = MANIFEST) -> Process:
+    """The Kafka source with the documents of `manifest` whose names are `sinks`."""
     (port,) = child.free_ports(1)
     urls = ",".join(f"{name}={url}" for name, url in {"dlq-router": f"http://{child.LOOPBACK}:1", **sinks}.items())
     chosen = [part for name in sinks for part in ("--source", name)]
-    command = python("connectors.kafka_source", "--manifest", MANIFEST, "--control-port", str(port), *chosen)
+    command = python("connectors.kafka_source", "--manifest", manifest, "--control-port", str(port), *chosen)
     env = job.stand.environment("source") | {"SINK_URLS": urls} | dict(more or {})
     return job.stand.process("source", command, env, url=f"http://{child.LOOPBACK}:{port}")
 
@@ -47,7 +47,17 @@ def full_path(job: Job, processes: int = 1) -> list[Process]:
     if processes > 1:
         started.append(balancer(job.stand, [one.url for one in started]))
     called = {"KAFKA_ORDER_ASSEMBLY_COMPLETED_TOPIC": job.topic, "KAFKA_ORDER_CONSUMER_GROUP_ID": job.group}
-    return [*started, source(job, {"order-on-assembled": started[-1].url}, called)]
+    return [*started, source(job, {"order-on-assembled": started[-1].url}, called, _manifest(job.stand, processes))]
+
+
+def _manifest(stand: Stand, processes: int) -> str:
+    """Ours; for more than two processes a copy of it with a request in flight for each, or the others would have nothing to do."""
+    if processes <= 2:
+        return MANIFEST
+    text = (home.CHECKOUT / MANIFEST).read_text(encoding="utf-8")
+    copy = stand.folder / f"sources-{processes}.yaml"
+    copy.write_text(text.replace('requests-in-flight: "2"', f'requests-in-flight: "{processes}"'), encoding="utf-8")
+    return str(copy)
 
 
 def balancer(stand: Stand, urls: list[str]) -> Process:
