@@ -6,6 +6,7 @@ That costs it some µs a statement, so speeds beside it are for comparison only.
 
 import re
 import shutil
+import signal
 import sys
 from collections import defaultdict
 from pathlib import Path
@@ -33,13 +34,13 @@ def run(row: Row, events: int, folder: Path, say: Say) -> list[str]:
         def watch(process: Process) -> None:
             if spy is not None and process.name.split(" ")[0] in PYTHON_PROCESSES:
                 flames = folder / f"{row.name}-{process.name.replace(' ', '-')}.svg"
-                command = [spy, "record", "--pid", str(process.pid), "--output", str(flames), "--rate", "200", "--native", "--nonblocking"]
+                command = [spy, "record", "--pid", str(process.pid), "--output", str(flames), "--rate", "200", "--nonblocking"]
                 spies.append(Process(f"spy-{process.name}", command, {}, servers.folder))  # not by `servers`: nobody watches the watchers
 
         servers.watch = watch
         measured = row.measure(servers, events)
         for one in spies:
-            one.stop()
+            one.stop(signal.SIGINT)  # at which it writes what it has
         say(f"{row.name}: {measured.events_per_second:,.0f}/s while watched; CPU µs: {measured.cpu_us_per_event()}")
         for line in statements(servers.postgres.log.read_text(encoding="utf-8", errors="replace"), measured.events):
             say(line)
