@@ -70,6 +70,9 @@ def running() -> Iterator[dict[str, str]]:
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait()
+        # The network namespace that dockerd keeps open is a mount, which outlives it.
+        if umount := shutil.which("umount"):
+            subprocess.run([umount, "--lazy", folder / "exec" / "netns" / "default"], check=False, stderr=subprocess.DEVNULL)
         shutil.rmtree(folder, ignore_errors=True)
 
 

@@ -1,7 +1,8 @@
 """What each image weighs, how long it takes to answer, and what memory it holds while idle.
 
 Own layers: the image's size less its base's. Cold start: from the moment at which the engine started the container's process to the first
-200 of /ready, which asks the database; `python -m shared.server` in the image, with no watchdog before it; the median of several. Memory:
+200 of /ready, which asks the database (of a function that speaks to Kafka, whose /ready asks that first: of /metrics, which reads the
+index of letters); `python -m shared.server` in the image, with no watchdog before it; the median of several. Memory:
 the container's, as the engine counts it (without file cache that can be dropped), once that 200 was sent.
 """
 
@@ -54,11 +55,12 @@ def measure(environ: Mapping[str, str], base: str, runs: int = RUNS) -> Iterator
                 continue
             function = declared[image.function]
             settings = {function.dsn_setting: dsn_of[function.role]}
-            starts = [_start(image, settings, environ)[0] for _ in range(runs)]
-            yield Figures(image, own, statistics.median(starts), _start(image, settings, environ, idle=True)[1])
+            path = "/metrics" if function.broker else "/ready"
+            starts = [_start(image, settings, path, environ)[0] for _ in range(runs)]
+            yield Figures(image, own, statistics.median(starts), _start(image, settings, path, environ, idle=True)[1])
 
 
-def _start(image: Image, settings: Mapping[str, str], environ: Mapping[str, str], *, idle: bool = False) -> tuple[float, int]:
+def _start(image: Image, settings: Mapping[str, str], path: str, environ: Mapping[str, str], *, idle: bool = False) -> tuple[float, int]:
     """Seconds from a container's start to its first answer, and where `idle` is asked for, the bytes that it then holds."""
     (port,) = child.free_ports(1)
     told = [
@@ -66,7 +68,7 @@ def _start(image: Image, settings: Mapping[str, str], environ: Mapping[str, str]
     ]
     container = docker("run", "--detach", *RESTRICTED, *told, image.tag, "python", "-m", "shared.server", environ=environ).strip()
     try:
-        answered = _answered(f"http://{child.LOOPBACK}:{port}/ready", container, environ)
+        answered = _answered(f"http://{child.LOOPBACK}:{port}{path}", container, environ)
         started = docker("inspect", "--format", "{{.State.StartedAt}}", container, environ=environ).strip()
         used = docker("stats", "--no-stream", "--format", "{{.MemUsage}}", container, environ=environ) if idle else "0B"
     finally:
