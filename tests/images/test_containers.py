@@ -1,6 +1,7 @@
 """The images, started as a cluster starts them: as nobody in particular, with nothing to write to but /tmp, and sent events."""
 
 import json
+import os
 import threading
 from typing import Any
 
@@ -21,6 +22,7 @@ NAMES = [image.name for image in build.images()]
 FUNCTIONS = functions.functions()
 SERVICES = [function.service for function in FUNCTIONS]
 CONSUMERS = {"assembly-on-payment": controls.paid, "order-on-assembled": controls.assembled, "notify": controls.paid}
+WATCHDOG_BYTES = 11_500_000  # of-watchdog 0.11.6
 SOURCES = home.CHECKOUT / "infra" / "knative" / "sources.yaml"
 LOOK = """
 import importlib.metadata as metadata, json, os, pathlib, sys
@@ -70,9 +72,12 @@ def test_everything_in_an_image_is_compiled(looked_at: tuple[str, dict[str, Any]
 
 @pytest.mark.parametrize("name", NAMES)
 def test_an_image_adds_to_its_base_no_more_than_was_promised(name: str) -> None:
-    sizes = [int(build.docker("image", "inspect", "--format", "{{.Size}}", of)) for of in (tag(name), BASE)]
+    sizes = [int(build.docker("image", "inspect", "--format", "{{.Size}}", of)) for of in (tag(name), BASE, os.environ["WATCHDOG_IMAGE"])]
+    own = sizes[0] - sizes[1]
+    if name in SERVICES:  # as if the watchdog were the real one, whatever stands in for it here
+        own += WATCHDOG_BYTES - sizes[2]
     most = {"dlq-router": 80, "connectors": 80, "command": 150}.get(name, 60)
-    assert sizes[0] - sizes[1] <= most * 1_000_000
+    assert own <= most * 1_000_000
 
 
 @pytest.mark.parametrize("name", CONSUMERS)
