@@ -67,7 +67,7 @@ def _check() -> int:
         terminal.note(f"IMAGES NOT CHECKED: {exc}", "bold yellow")
         return 0
     terminal.say(
-        f"IMAGES {'FAILED' if tests.returncode else 'CHECKED'}: built from {base}, with {watchdog} in of-watchdog's place (the real one: 11.5 MB)"
+        f"IMAGES {'FAILED' if tests.returncode else 'CHECKED'}: built from {base}, with {watchdog} for of-watchdog (which has 11.5 MB)"
     )
     return tests.returncode
 
