@@ -9,6 +9,7 @@ import psutil
 import pytest
 
 from ops import home
+from ops.deployments import functions
 from tests import stack
 from tests.e2e.system import ASSEMBLED, PAID, System, groups
 
@@ -107,10 +108,7 @@ def test_the_death_of_up_ends_every_process_it_started(tmp_path: object) -> None
     up = stack.Up(tmp_path, {})  # type: ignore[arg-type]
     up.wait_ready()
     children = up.children()
-    assert set(children) == {
-        *("kafka", "postgres", "source", "relay"),
-        *("orders", "assembly_on_payment", "order_on_assembled", "notify", "dlq_router"),
-    }
+    assert set(children) == {"kafka", "postgres", "source", "relay", *functions.here()}
     everything = [*children.values(), *psutil.Process(up.process.pid).children(recursive=True)]
     psutil.Process(up.process.pid).kill()
     _, left = psutil.wait_procs(everything, timeout=stack.PATIENCE_S)
