@@ -6,6 +6,7 @@ logs        one line per fact, text on a terminal and JSON elsewhere
 errors      the tree of failures; each knows its HTTP status
 failures    what a handler raised, as an error of ours
 events      the facts that travel: frozen, validated, each made from the last
+shortcut    the short way from a payload to its event, where nothing is odd
 topics      contracts/topics.yaml: topics, consumers, dead-letter topics
 cloudevent  an HTTP request, read as CloudEvents in any of their modes
 letters     a dead letter as the index and the consumers know it

@@ -6,9 +6,9 @@ A test holds the two against each other.
 
 import base64
 import binascii
+import functools
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
 from urllib.parse import unquote
 
 import msgspec
@@ -25,8 +25,8 @@ _JSON = re.compile(r"(application|text)/([a-z0-9!#$&^_.+-]+\+)?json", re.IGNOREC
 _EXTENSION = re.compile(r"[\x20-\x7e]{1,256}")
 
 
-class _Attributes(msgspec.Struct, frozen=True):
-    """A structured CloudEvent: the attributes that are read here, and the data untouched."""
+class Delivery(msgspec.Struct, frozen=True, dict=True):
+    """One CloudEvent as it was delivered: its attributes, as far as they are read here, and its data untouched."""
 
     specversion: str = ""
     id: str = ""
@@ -43,15 +43,23 @@ class _Attributes(msgspec.Struct, frozen=True):
     knativekafkaoffset: int | str | None = None
     orderflowreplay: str | None = None
 
+    @property
+    def payload(self) -> bytes:
+        """Its data byte for byte."""
+        return bytes(self.data)
 
-@dataclass(frozen=True, slots=True)
-class Delivery:
-    """One CloudEvent as it was delivered: what it says of itself, its data byte for byte, and what came beside it."""
-
-    id: str
-    type: str
-    payload: bytes
-    context: events.Context
+    @functools.cached_property
+    def context(self) -> events.Context:
+        """What came beside its data. Few functions ask, so it is made when one does."""
+        return events.Context(
+            _extension(self.correlationid),
+            _extension(self.causationid),
+            self.traceparent if self.traceparent and _TRACEPARENT.fullmatch(self.traceparent) else None,
+            _extension(self.kafkatopic) or (self.source.partition("#")[2] or None if self.plain else None),
+            _number(self.knativekafkapartition),
+            _number(self.knativekafkaoffset),
+            _extension(self.orderflowreplay),
+        )
 
     @property
     def plain(self) -> bool:
@@ -72,9 +80,9 @@ class Delivery:
 
 
 Read = Delivery | errors.Refused
-_batch = msgspec.json.Decoder(list[_Attributes])
+_batch = msgspec.json.Decoder(list[Delivery])
 _elements = msgspec.json.Decoder(list[msgspec.Raw])
-_one = msgspec.json.Decoder(_Attributes)
+_one = msgspec.json.Decoder(Delivery)
 
 
 def is_batch(headers: Mapping[str, str]) -> bool:
@@ -85,7 +93,7 @@ def is_batch(headers: Mapping[str, str]) -> bool:
 def read_batch(body: bytes, events_max: int) -> list[Read]:
     """The events of a batch in their order, each as it is or as its own refusal. Raises NotACloudEvent, TooLarge for the whole."""
     try:
-        found: list[Read] = [_structured(attributes) for attributes in _batch.decode(body)]
+        found: list[Read] = [_structured(delivery) for delivery in _batch.decode(body)]
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
         found = [_element(raw) for raw in _split(body)]
     if len(found) > events_max:
@@ -111,12 +119,13 @@ def read_one(headers: Mapping[str, str], body: bytes) -> Delivery:
 def _binary(headers: Mapping[str, str], body: bytes) -> Delivery:
     get = headers.get
     return _checked(
-        _Attributes(
+        Delivery(
             specversion=get("ce-specversion", ""),
             id=get("ce-id", ""),
             type=get("ce-type", ""),
             source=get("ce-source", ""),
             datacontenttype=get("content-type"),
+            data=msgspec.Raw(body),
             correlationid=get("ce-correlationid"),
             causationid=get("ce-causationid"),
             traceparent=get("traceparent") or get("ce-traceparent"),
@@ -124,8 +133,7 @@ def _binary(headers: Mapping[str, str], body: bytes) -> Delivery:
             knativekafkapartition=get("ce-knativekafkapartition"),
             knativekafkaoffset=get("ce-knativekafkaoffset"),
             orderflowreplay=get("ce-orderflowreplay"),
-        ),
-        body,
+        )
     )
 
 
@@ -143,40 +151,28 @@ def _element(raw: bytes | msgspec.Raw) -> Read:
         return errors.NotACloudEvent(f"not a CloudEvent in JSON: {exc}")
 
 
-def _structured(attributes: _Attributes) -> Read:
+def _structured(delivery: Delivery) -> Read:
     try:
-        payload = bytes(attributes.data) if attributes.data_base64 is None else base64.b64decode(attributes.data_base64, validate=True)
-        return _checked(attributes, payload)
+        if delivery.data_base64 is not None:
+            data = base64.b64decode(delivery.data_base64, validate=True)
+            delivery = msgspec.structs.replace(delivery, data=msgspec.Raw(data), data_base64=None)
+        return _checked(delivery)
     except errors.Refused as refusal:
         return refusal
     except (binascii.Error, ValueError) as exc:
         return errors.NotACloudEvent(f"data_base64: {exc}")
 
 
-def _checked(attributes: _Attributes, payload: bytes) -> Delivery:
-    if attributes.specversion != "1.0":
-        raise errors.NotACloudEvent(f"specversion: must be 1.0, not {attributes.specversion[:16]!r}")
-    for name in ("id", "type", "source"):
-        if not getattr(attributes, name):
-            raise errors.NotACloudEvent(f"{name}: a CloudEvent must have it, and not empty")
-    delivery = Delivery(attributes.id, attributes.type, payload, _context(attributes))
-    content = attributes.datacontenttype
-    if content and not delivery.plain and not _JSON.fullmatch(content.partition(";")[0].strip()):
+def _checked(delivery: Delivery) -> Delivery:
+    if delivery.specversion != "1.0":
+        raise errors.NotACloudEvent(f"specversion: must be 1.0, not {delivery.specversion[:16]!r}")
+    if not (delivery.id and delivery.type and delivery.source):
+        name = next(name for name in ("id", "type", "source") if not getattr(delivery, name))
+        raise errors.NotACloudEvent(f"{name}: a CloudEvent must have it, and not empty")
+    content = delivery.datacontenttype
+    if content and content != "application/json" and not delivery.plain and not _JSON.fullmatch(content.partition(";")[0].strip()):
         raise errors.UnsupportedMediaType(f"content-type: the data of an event must be JSON, not {content[:64]!r}")
     return delivery
-
-
-def _context(attributes: _Attributes) -> events.Context:
-    return events.Context(
-        _extension(attributes.correlationid),
-        _extension(attributes.causationid),
-        attributes.traceparent if attributes.traceparent and _TRACEPARENT.fullmatch(attributes.traceparent) else None,
-        _extension(attributes.kafkatopic)
-        or (attributes.source.partition("#")[2] or None if attributes.type == events.KNATIVE_KAFKA_TYPE else None),
-        _number(attributes.knativekafkapartition),
-        _number(attributes.knativekafkaoffset),
-        _extension(attributes.orderflowreplay),
-    )
 
 
 def _extension(value: str | None) -> str | None:

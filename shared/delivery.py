@@ -112,11 +112,11 @@ def _event(delivery: cloudevent.Read, known: dict[str, type[events.Event]]) -> e
         event = events.read(delivery.payload, known)
     except errors.Refused as refusal:
         return refusal
-    if not delivery.plain and delivery.type != event.event_type:
+    if delivery.type != event.event_type and not delivery.plain:
         return errors.Refused(f"type: {delivery.type[:128]!r} differs from the payload's event_type {event.event_type!r}")
     if not delivery.names(event.event_id):
         return errors.Refused(f"id: {delivery.id[:128]!r} differs from the payload's event_id {event.event_id!r}")
-    return event.within(delivery.context, delivery.payload)
+    return event.out_of(delivery)
 
 
 class _Transactions:

@@ -1,16 +1,17 @@
 """The facts that travel. Each is frozen, in the past tense, and the next is made from the last."""
 
+import functools
 import re
 import uuid
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Annotated, Any, ClassVar, Literal, Self
+from typing import Annotated, Any, ClassVar, Literal, Protocol, Self, cast
 
-from pydantic import AfterValidator, AwareDatetime, BaseModel, BeforeValidator, ConfigDict, Field, PrivateAttr, ValidationError
+from pydantic import AfterValidator, AwareDatetime, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 from pydantic_core import ErrorDetails
 
-from shared import errors
+from shared import errors, shortcut
 
 # Ids of derived events: UUIDv5 in this namespace, so that a repeat makes the same event. Never to be changed.
 NAMESPACE = uuid.UUID("6f1d3a52-0c1e-5b0e-9a53-7c2f64d1e8b4")
@@ -51,6 +52,29 @@ class Context:
     replay: str | None = None  # the run that sends it again
 
 
+class Origin(Protocol):
+    """What an event came in."""
+
+    @property
+    def context(self) -> Context:
+        """What came beside its payload."""
+
+    @property
+    def payload(self) -> bytes | None:
+        """Its payload as it came, byte for byte; None for an event that was made here."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Made:
+    """The origin of an event that came in nothing."""
+
+    context: Context
+    payload: bytes | None = None
+
+
+_NOWHERE = _Made(Context())
+
+
 class Event(BaseModel):
     """What every event carries. `event_id` identifies it for deduplication; ids are opaque text of 1–128 characters."""
 
@@ -59,8 +83,7 @@ class Event(BaseModel):
     SOURCE: ClassVar[str]
     VERSIONS: ClassVar[frozenset[int]] = frozenset({1})
     _known: ClassVar[dict[str, type["Event"]]] = {}
-    _context: Context = PrivateAttr(default_factory=Context)
-    _received: bytes | None = PrivateAttr(None)
+    __slots__ = ("_origin",)  # a private attribute of pydantic takes more time than the rest of an event
 
     event_id: Id
     event_type: str
@@ -77,18 +100,29 @@ class Event(BaseModel):
     @property
     def context(self) -> Context:
         """Where the event came from, and the chain it belongs to."""
-        return self._context
+        return self._came_in().context
 
     @property
     def received(self) -> bytes:
         """Its payload as it came, byte for byte; as we write it where it did not come from elsewhere."""
-        return self.value() if self._received is None else self._received
+        payload = self._came_in().payload
+        return self.value() if payload is None else payload
 
     def within(self, context: Context, received: bytes | None = None) -> Self:
         """This event, with what came beside its payload, and that as it came. Returns itself."""
-        self._context = context
-        self._received = received
+        return self.out_of(_Made(context, received))
+
+    def out_of(self, origin: Origin) -> Self:
+        """This event, with what it came in, which is asked only when somebody wants to know. Returns itself."""
+        object.__setattr__(self, "_origin", origin)
         return self
+
+    def __copy__(self) -> Self:
+        """A copy has the same origin."""
+        return super().__copy__().out_of(self._came_in())
+
+    def _came_in(self) -> Origin:
+        return cast("Origin", getattr(self, "_origin", _NOWHERE))
 
     @classmethod
     def caused_by(cls, cause: "Event", *, consumer: str, n: int = 0, occurred_at: datetime, **fields: Any) -> Self:
@@ -165,6 +199,20 @@ def derived_id(consumer: str, event_type: str, n: int, cause_id: str) -> str:
 
 def read(payload: bytes, kinds: Mapping[str, type[Event]]) -> Event:
     """The event in `payload` (JSON, UTF-8), one of `kinds` by type. Raises Refused, naming the field and the rule."""
+    for kind in kinds.values():
+        found = _short_way(kind)(payload)
+        if found is not None and found.event_version in kind.VERSIONS:
+            return found
+    return read_with_care(payload, kinds)
+
+
+@functools.cache
+def _short_way(kind: type[Event]) -> Callable[[bytes], Event | None]:
+    return shortcut.to(kind, _YEARS)
+
+
+def read_with_care(payload: bytes, kinds: Mapping[str, type[Event]]) -> Event:
+    """What `read` gives, without its short way."""
     try:
         kind = _Kind.model_validate_json(payload)
         wanted = kinds.get(kind.event_type)
