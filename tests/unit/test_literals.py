@@ -1,7 +1,7 @@
 """Python values become PostgreSQL's literals, or are refused before the driver sees them."""
 
 from collections.abc import Iterator
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta, timezone
 
 import pytest
 from hypothesis import given
@@ -51,3 +51,9 @@ def test_an_array_comes_back_as_it_was(some_database: stack.TestDatabase, values
 @given(st.lists(st.binary()))
 def test_an_array_of_bytes_comes_back_as_it_was(some_database: stack.TestDatabase, values: list[bytes]) -> None:
     assert [[values]] == some_database.run("SELECT :values::bytea[]", values=values)
+
+
+@given(st.lists(st.datetimes(timezones=st.sampled_from([UTC, timezone(timedelta(hours=-3, minutes=-30)), timezone(timedelta(hours=5))]))))
+def test_an_array_of_times_comes_back_as_it_was(some_database: stack.TestDatabase, values: list[datetime]) -> None:
+    in_python = [value for value in values if 1 < value.year < 9999]  # PostgreSQL knows more years than Python, and gives them as text
+    assert [[in_python]] == some_database.run("SELECT :values::timestamptz[]", values=in_python)
