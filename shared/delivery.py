@@ -138,7 +138,7 @@ class _Transactions:
         first: dict[str, events.Event] = {}
         for event_id, event in zip(ids, wanted, strict=True):
             first.setdefault(event_id, event)
-        telemetry.transaction_events.labels(self._name).observe(len(first))
+        telemetry.transaction_events(self._name).observe(len(first))
         settled = await self.database.work(lambda: grouping.settle(list(first.values()), self._commit, until=until))
         if self._staged.is_set():
             self._staged.clear()

@@ -85,7 +85,7 @@ class _Answer:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         async def counted(message: Message) -> None:
             if message["type"] == "http.response.start":
-                telemetry.requests.labels(self._name, message["status"]).inc()
+                telemetry.requests(self._name, message["status"]).inc()
                 if _Process.draining:
                     message["headers"] = [*message.get("headers", ()), (b"connection", b"close")]
             await send(message)
