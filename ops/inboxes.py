@@ -18,7 +18,7 @@ _CLAIMED = """
         order_id text NOT NULL,
         received_at timestamptz NOT NULL DEFAULT clock_timestamp()
     );
-    GRANT SELECT, INSERT ON {inbox} TO {role};
+    GRANT SELECT, INSERT, DELETE ON {inbox} TO {role};
 """
 _LEASED = """
     CREATE TABLE {inbox} (
@@ -36,11 +36,16 @@ _LEASED = """
         received_at timestamptz NOT NULL DEFAULT clock_timestamp(),
         processed_at timestamptz
     );
-    GRANT SELECT, INSERT, UPDATE ON {inbox} TO {role};
+    GRANT SELECT, INSERT, UPDATE, DELETE ON {inbox} TO {role};
 """
-# The second part is what parking asks (shared/parking.py): whether a letter of an order is open, but not what is in it.
+# The first part is what removal needs (shared/removal.py). Vacuum must not wait until a fifth of the table is dead, and not give the
+# room at its end back: for that it would hold up all deliveries for a moment, and new rows need the room.
+# The second is what parking asks (shared/parking.py): whether a letter of an order is open, but not what is in it.
 _ALIKE = """
-    CREATE INDEX {inbox}_received ON {inbox} (received_at);
+    ALTER TABLE {inbox}
+        SET (autovacuum_vacuum_scale_factor = 0.02, autovacuum_analyze_scale_factor = 0.05, vacuum_truncate = off);
+    INSERT INTO removal_walks (table_name) VALUES ('{inbox}') ON CONFLICT DO NOTHING;
+    GRANT SELECT, UPDATE (turn_at, next_page, oldest_at, last_oldest_at) ON removal_walks TO {role};
     GRANT SELECT (letter_id, consumer, letter_key, event_id, event_type, order_id, state, parent_letter_id, failed_at) ON dlq_letters
         TO {role};
     GRANT SELECT (run_id, target, state) ON dlq_runs TO {role};

@@ -22,6 +22,8 @@ parking     events that wait behind an open letter of their order
 parked      those events, for who sends the letters again
 outbox      events staged in the transaction that caused them
 grouping    deliveries that arrive together share a transaction
+retention   how long rows are kept: for longer than any topic can bring their event
+removal     old rows leave their table, a few pages at a time
 lease       the inbox of a function whose effect lies outside the database
 answer      outcomes as HTTP answers and metrics
 delivery    the pipe: request, claim, handler, outbox, commit, answer

@@ -10,13 +10,13 @@ from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, Settings
 
 from shared import environ, errors
 
-_DURATION = re.compile(r"(?:(\d+(?:\.\d+)?)h)?(?:(\d+(?:\.\d+)?)m)?(?:(\d+(?:\.\d+)?)s)?(?:(\d+)ms)?")
+_DURATION = re.compile(r"(?:(\d+(?:\.\d+)?)d)?(?:(\d+(?:\.\d+)?)h)?(?:(\d+(?:\.\d+)?)m)?(?:(\d+(?:\.\d+)?)s)?(?:(\d+)ms)?")
 _BROKERS_BY_APP_ENV = {"local": "localhost:19092", "docker": "kafka:9092"}
 _POSTGRES_BY_APP_ENV = {"local": "localhost:15432", "docker": "postgres:5432"}
 
 
 def seconds(text: object) -> float:
-    """A duration such as `10s`, `500ms`, `1m30s` or `2h` in seconds; a bare number is seconds. Raises ValueError."""
+    """A duration such as `10s`, `500ms`, `1m30s`, `2h` or `40d` in seconds; a bare number is seconds. Raises ValueError."""
     if isinstance(text, int | float) and not isinstance(text, bool):
         return float(text)
     if isinstance(text, str) and re.fullmatch(r"\d+(\.\d+)?", text):
@@ -24,8 +24,8 @@ def seconds(text: object) -> float:
     match = _DURATION.fullmatch(text) if isinstance(text, str) else None
     if not text or match is None:
         raise ValueError(f"must be a duration such as 10s, 500ms or 1m30s, not {text!r}")
-    hours, minutes, whole, milliseconds = (float(part or 0) for part in match.groups())
-    return hours * 3600 + minutes * 60 + whole + milliseconds / 1000
+    days, hours, minutes, whole, milliseconds = (float(part or 0) for part in match.groups())
+    return days * 86_400 + hours * 3600 + minutes * 60 + whole + milliseconds / 1000
 
 
 def _brokers(text: str) -> str:
@@ -111,6 +111,10 @@ class Settings(BaseSettings):
     dlq_archive_bucket: str | None = None
     dlq_archive_endpoint: str | None = None  # "aws": AWS's own; unset: what AWS_ENDPOINT_URL says, else LocalStack when APP_ENV=local
     dlq_producer_timeout: PositiveSeconds = 5.0
+
+    inbox_retention: PositiveSeconds | None = None  # longer than the topics demand, never shorter (shared/retention.py)
+    outbox_retention: PositiveSeconds | None = None  # of rows that were sent or discarded; unset: as long as an inbox's
+    removal_interval: PositiveSeconds = 60.0
 
     relay_sweep_interval: PositiveSeconds = 5.0
     relay_batch_rows: Annotated[int, Field(ge=1, le=2000)] = 500

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 
 import uvicorn
 
-from connectors.outbox_relay import control
+from connectors.outbox_relay import control, removal
 from connectors.outbox_relay.relay import Relay
 from shared import config, errors, logs
 
@@ -58,10 +58,12 @@ def main() -> int:
         settings = config.settings()
         logs.set_up(settings.log_level, settings.log_format)
         relay = Relay(settings)
+        removing = removal.of_outbox(settings)
         listening = socket.create_server((options.host, options.control_port))
     except (errors.ConfigError, OSError) as exc:
         sys.stderr.write(f"{exc}\n" if isinstance(exc, errors.ConfigError) else f"{options.host}:{options.control_port}: {exc}\n")
         return 2
+    removing.start()
     asyncio.run(_serve(relay, listening, settings.shutdown_timeout))
     return 0
 

@@ -20,24 +20,25 @@ _PARKING = {
     "dlq_run_items": "SELECT(consumer letter_id open run_id status)",
     "parked_events": "SELECT INSERT UPDATE(state)",
 }
+_WALK = {"removal_walks": "SELECT UPDATE(last_oldest_at next_page oldest_at turn_at)"}
 _STAGE = {"order_outbox_events": "SELECT(event_id) INSERT"}
 # All of it: what is not here is refused.
 ALLOWED = {
     "orderflow_orders": {
         "orders": "SELECT INSERT", "order_items": "SELECT INSERT", "order_idempotency_keys": "SELECT INSERT UPDATE DELETE", **_STAGE,
     },
-    "orderflow_order": {"order_inbox_events": "SELECT INSERT", "orders": "SELECT UPDATE(status)", **_PARKING},
-    "orderflow_assembly": {"assembly_inbox_events": "SELECT INSERT", **_STAGE, **_PARKING},
-    "orderflow_notification": {"notification_inbox_events": "SELECT INSERT UPDATE", **_PARKING},
+    "orderflow_order": {"order_inbox_events": "SELECT INSERT DELETE", "orders": "SELECT UPDATE(status)", **_PARKING, **_WALK},
+    "orderflow_assembly": {"assembly_inbox_events": "SELECT INSERT DELETE", **_STAGE, **_PARKING, **_WALK},
+    "orderflow_notification": {"notification_inbox_events": "SELECT INSERT UPDATE DELETE", **_PARKING, **_WALK},
     "orderflow_dlq": {
         **_STAGE, "dlq_letters": "SELECT INSERT UPDATE", "dlq_history": "SELECT INSERT",
         **dict.fromkeys(("dlq_positions", "dlq_runs", "dlq_run_items", "parked_events"), "SELECT"),
     },
-    "orderflow_relay": {"order_outbox_events": "SELECT UPDATE(attempts last_error sent_at status)"},
+    "orderflow_relay": {"order_outbox_events": "SELECT UPDATE(attempts last_error sent_at status) DELETE", **_WALK},
 }  # fmt: skip
 # A later consumer's follow from its row in topics.yaml; one that has more, by a migration of its own, stands above.
 for _, _consumer in topics.read().consumers():
-    ALLOWED.setdefault(_consumer.login, {_consumer.inbox: f"SELECT INSERT{' UPDATE' * _consumer.leased}", **_PARKING})
+    ALLOWED.setdefault(_consumer.login, {_consumer.inbox: f"SELECT INSERT{' UPDATE' * _consumer.leased} DELETE", **_PARKING, **_WALK})
 # Rights are checked before anything is done or shown, so nothing has to be there for these and nothing happens.
 _BY_COLUMN = {
     "SELECT": "EXPLAIN SELECT {column} FROM {table}",

@@ -30,6 +30,7 @@ TABLES = {
     "order_outbox_events",
     "orders",
     "parked_events",
+    "removal_walks",
 }
 # What a role's SQL needs, and one thing each that is not its own. `{id}` is new each time.
 INBOX = """INSERT INTO {0}_inbox_events (event_id, event_type, occurred_at, order_id) VALUES ('{{id}}', 't', now(), 'o')
@@ -43,23 +44,41 @@ PARKED = """INSERT INTO parked_events (consumer, letter_key, event_id, event_typ
             SELECT 'c', 'k', '{id}', 't', 'o', now(), '' WHERE NOT EXISTS (
                 SELECT FROM dlq_letters WHERE consumer = 'c' AND letter_key = 'k' AND state = 'open') ON CONFLICT DO NOTHING"""
 HISTORY = "INSERT INTO dlq_history (letter_id, at, what, who) VALUES ('{id}', now(), 'failed again', 'dlq_router')"
+WALK = "UPDATE removal_walks SET turn_at = now(), next_page = 0, oldest_at = NULL WHERE table_name = 'x'"
 ORDER = "INSERT INTO orders (id, user_id, status) VALUES ('{id}', 'u', 'paid')"
 CLAIMED = """INSERT INTO notification_inbox_events AS n (event_id, event_type, occurred_at, order_id, status)
              VALUES ('{id}', 't', now(), 'o', 'claimed')
              ON CONFLICT (event_id) DO UPDATE SET attempts = n.attempts + 1 RETURNING event_id"""
 ALLOWED = {
     "orderflow_orders": [ORDER, "SELECT * FROM orders JOIN order_items ON order_id = id", "DELETE FROM order_idempotency_keys", OUTBOX],
-    "orderflow_order": [INBOX.format("order"), "UPDATE orders SET status = 'assembled' WHERE id = ANY('{}') AND status = 'paid'", PARKED],
-    "orderflow_assembly": [INBOX.format("assembly"), OUTBOX, PARKED],
-    "orderflow_notification": [CLAIMED, "UPDATE notification_inbox_events SET status = 'sent', processed_at = now()", PARKED],
+    "orderflow_order": [
+        INBOX.format("order"),
+        "UPDATE orders SET status = 'assembled' WHERE id = ANY('{}') AND status = 'paid'",
+        PARKED,
+        "DELETE FROM order_inbox_events",
+        WALK,
+    ],
+    "orderflow_assembly": [INBOX.format("assembly"), OUTBOX, PARKED, "DELETE FROM assembly_inbox_events", WALK],
+    "orderflow_notification": [
+        CLAIMED,
+        "UPDATE notification_inbox_events SET status = 'sent', processed_at = now()",
+        PARKED,
+        "DELETE FROM notification_inbox_events",
+        WALK,
+    ],
     "orderflow_dlq": [OUTBOX, LETTER, HISTORY, "UPDATE dlq_letters SET times = times + 1", "SELECT count(*) FROM parked_events"],
-    "orderflow_relay": ["SELECT payload FROM order_outbox_events FOR UPDATE SKIP LOCKED", "UPDATE order_outbox_events SET status = 'sent'"],
+    "orderflow_relay": [
+        "SELECT payload FROM order_outbox_events FOR UPDATE SKIP LOCKED",
+        "UPDATE order_outbox_events SET status = 'sent'",
+        "DELETE FROM order_outbox_events",
+        WALK,
+    ],
 }
 REFUSED = {
     "orderflow_orders": [INBOX.format("order"), LETTER, "UPDATE orders SET status = 'paid'", "SELECT payload FROM order_outbox_events"],
     "orderflow_order": [ORDER, "UPDATE orders SET user_id = 'x'", "SELECT * FROM order_items", OUTBOX, "SELECT value FROM dlq_letters"],
     "orderflow_assembly": ["SELECT * FROM orders", "UPDATE order_outbox_events SET status = 'sent'", INBOX.format("order")],
-    "orderflow_notification": ["SELECT * FROM orders", OUTBOX, "DELETE FROM notification_inbox_events"],
+    "orderflow_notification": ["SELECT * FROM orders", OUTBOX, "DELETE FROM order_inbox_events"],
     "orderflow_dlq": [
         "SELECT payload FROM order_outbox_events",
         "SELECT * FROM notification_inbox_events",
@@ -67,7 +86,7 @@ REFUSED = {
         "DELETE FROM dlq_letters",
         "DELETE FROM dlq_history",
     ],
-    "orderflow_relay": [OUTBOX, "DELETE FROM order_outbox_events", "UPDATE order_outbox_events SET payload = ''", "SELECT * FROM orders"],
+    "orderflow_relay": [OUTBOX, "DELETE FROM order_inbox_events", "UPDATE order_outbox_events SET payload = ''", "SELECT * FROM orders"],
 }
 
 
@@ -102,7 +121,7 @@ def test_a_migrated_database_has_every_table_and_a_repeat_changes_nothing(databa
     migrations.upgrade(database.dsn(), create_roles=True)
     assert _tables(database) == TABLES
     assert database.run("SELECT id FROM orders") == [["o"]]
-    assert database.run("SELECT version_num FROM alembic_version") == [["0002"]]
+    assert database.run("SELECT version_num FROM alembic_version") == [["0003"]]
 
 
 def test_a_missing_role_is_named_with_the_ways_to_make_it(private_postgres: Callable[..., stack.PostgresServer]) -> None:
@@ -166,12 +185,12 @@ def test_an_inbox_that_no_migration_made_is_like_those_that_one_did(database: st
         f" WHERE table_name = '{inbox}' ORDER BY ordinal_position",
         f"SELECT conname, pg_get_constraintdef(oid) FROM pg_constraint WHERE conrelid = '{inbox}'::regclass ORDER BY 1",
         f"SELECT indexname, indexdef FROM pg_indexes WHERE tablename = '{inbox}' ORDER BY 1",
-        f"SELECT relacl::text FROM pg_class WHERE oid = '{inbox}'::regclass",
+        f"SELECT relacl::text, reloptions FROM pg_class WHERE oid = '{inbox}'::regclass",
         rights,
     )
     before = [database.run(look) for look in looks]
     database.run(f"DROP TABLE {inbox}")
-    database.run(f"REVOKE ALL ON dlq_letters, dlq_runs, dlq_run_items, parked_events FROM {role}")
+    database.run(f"REVOKE ALL ON dlq_letters, dlq_runs, dlq_run_items, parked_events, removal_walks FROM {role}")
     lost = database.run(rights)
     migrations.upgrade(database.dsn())
     after = [database.run(look) for look in looks]
