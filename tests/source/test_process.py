@@ -83,7 +83,7 @@ def test_SIGTERM_ends_what_is_in_flight_commits_and_exits_0(group: Group, start:
     assert group.committed() == 1
     assert group.members() == []
     start(group)
-    stack.eventually(lambda: len(group.sink.events) == 2, "the second delivery")
+    stack.eventually(lambda: len(group.sink.events) == 3, "the other two deliveries")
 
 
 def state_of(process: stack.Process, group: Group) -> str:
