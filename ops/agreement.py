@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from ops import asyncapi, manifests, roles
-from shared import errors, events, topics
+from shared import errors, events, retention, topics
 from shared.config import Settings
 from shared.topics import Catalogue, Topic
 
@@ -59,18 +59,13 @@ def _of_letters(letters: Topic, sources: list[Topic]) -> Iterator[str]:
     if int(letters.config.get("retention.bytes", -1)) >= 0:
         yield f"topics.yaml: {letters.name}: retention.bytes must not be set: many letters at once would push out the others"
     kept = int(letters.config["retention.ms"])
-    longest = max(_lifetime_ms(topic) for topic in sources)
+    longest = max(retention.lifetime_s(topic) for topic in sources) * 1000
     if 0 <= kept < longest + TRIAGE_DAYS * _DAY_MS:
         lives = "for ever" if longest == math.inf else f"up to {longest:.0f} ms"
         yield (
             f"topics.yaml: {letters.name}: retention.ms is {kept}: records of its source topics live {lives}, and a letter must stay "
             f"{TRIAGE_DAYS} days longer, or -1"
         )
-
-
-def _lifetime_ms(topic: Topic) -> float:
-    retention = int(topic.config["retention.ms"])
-    return math.inf if retention < 0 else retention + int(topic.config["segment.ms"])
 
 
 def _of_events(declared: Catalogue) -> Iterator[str]:

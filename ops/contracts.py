@@ -9,7 +9,7 @@ from pydantic import BaseModel
 
 from ops import agreement, home, letters, terminal
 from ops.deployments import rendering
-from shared import events
+from shared import config, errors, events, retention
 
 SCHEMAS = home.CHECKOUT / "contracts" / "schemas"
 DIALECT = "https://json-schema.org/draft/2020-12/schema"
@@ -37,12 +37,21 @@ def generate() -> None:
 @terminal.failures()
 def check() -> None:
     """Check that topics.yaml, AsyncAPI, schemas, manifests, deployment files and code say the same. Exit code 1 when not."""
-    faults = schema_faults(SCHEMAS) + rendering.faults() + agreement.faults(home.CHECKOUT)
+    faults = schema_faults(SCHEMAS) + rendering.faults() + agreement.faults(home.CHECKOUT) + _forgotten_too_soon()
     for fault in faults:
         terminal.complain(fault)
     if faults:
         raise typer.Exit(terminal.FAILED)
     terminal.note("topics, AsyncAPI, schemas, manifests, deployment files and code agree")
+
+
+def _forgotten_too_soon() -> list[str]:
+    """Settings of this environment by which an inbox would forget an event that a topic still has."""
+    try:
+        retention.check(config.load())
+    except errors.ConfigError as exc:
+        return list(exc.faults)
+    return []
 
 
 def rendered() -> dict[str, str]:
