@@ -10,6 +10,7 @@ it but that step. A step waits for no lock, and what it holds are rows that no t
 """
 
 import contextlib
+import functools
 import logging
 import math
 import random
@@ -97,12 +98,13 @@ class Walk:
         if found:
             page, pages = found[0]
             left = max(TURN_PAGES_MIN, math.ceil(pages * self._interval_s / self._walk_s))
-            while left > 0 and time.monotonic() < until:
+            while left > 0:
                 began = time.monotonic()
-                step = self._base.transact(lambda tx: self._step(tx, page, pages), lock_timeout_ms=LOCK_TIMEOUT_MS)  # noqa: B023  at once
+                step = self._base.transact(functools.partial(self._step, page=page, pages=pages), lock_timeout_ms=LOCK_TIMEOUT_MS)
                 removed, left, page = removed + step.removed, left - STEP_PAGES, page + STEP_PAGES
                 removed_rows.labels(self._old.table).inc(step.removed)
-                if step.at_end or not go_on(max(PAUSE_S, REST * (time.monotonic() - began))):
+                took_s = time.monotonic() - began
+                if step.at_end or time.monotonic() > until or not go_on(max(PAUSE_S, REST * took_s)):
                     break
         self._tell()
         return removed
@@ -131,7 +133,7 @@ class Removal:
     """
 
     def __init__(self, role: str, old: Old, settings: Settings, application: str) -> None:
-        self._role, self._old, self._settings, self._application = role, old, settings, f"{application} removal"
+        self._role, self.old, self._settings, self._application = role, old, settings, f"{application} removal"
         self._ended = threading.Event()
         self._failed = ""
         self._thread = threading.Thread(target=self._run, name=f"removal-{old.table}", daemon=True)
@@ -150,7 +152,7 @@ class Removal:
 
     def start(self) -> None:
         """Begin, unless these rows are kept for ever."""
-        if self._old.kept_s != math.inf:
+        if self.old.kept_s != math.inf:
             self._thread.start()
 
     def stop(self) -> None:
@@ -163,15 +165,15 @@ class Removal:
             wait_s = self._settings.removal_interval
             try:
                 with contextlib.closing(database.connect(self._role, self._settings, self._application)) as base:
-                    Walk(base, self._old, self._settings.removal_interval).turn(lambda pause_s: not self._ended.wait(pause_s))
+                    Walk(base, self.old, self._settings.removal_interval).turn(lambda pause_s: not self._ended.wait(pause_s))
                 self._failed = ""
             except errors.Retryable as exc:
                 self._say(exc)
             except Exception:
-                log.exception("old rows were not removed; the next turn tries again", extra={"table": self._old.table})
+                log.exception("old rows were not removed; the next turn tries again", extra={"table": self.old.table})
 
     def _say(self, exc: errors.OrderflowError) -> None:
         """Once for each reason: a lock that is held for a moment is no news, and of the others the log has more."""
         if exc.code not in {self._failed, "locked", "conflict", "database_away", "permission", "schema"}:
-            log.warning("old rows are not removed", extra={"table": self._old.table, "reason": exc.detail})
+            log.warning("old rows are not removed", extra={"table": self.old.table, "reason": exc.detail})
         self._failed = exc.code
