@@ -7,7 +7,8 @@ splice       the short way from a record to an element of a batch
 partition    which offset may be committed
 lanes        order per key, and what is ready to be sent
 answers      what came back, as one of five kinds
-sink         HTTP to the function
+http1        connections to the function
+sink         HTTP to the function: what is sent, and what its failures mean
 letter       HTTP to the dead-letter sink, until it is safe
 breaker      when nearly everything would become a letter: pause, probe, resume
 outage       when a dependency is away: pause, probe, resume

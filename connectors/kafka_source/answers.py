@@ -5,8 +5,8 @@ import enum
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Protocol
 
-import httpx
 import msgspec
 
 DETAIL_BYTES_MAX = 1024
@@ -28,6 +28,22 @@ class Kind(enum.Enum):
     COUNTED = "failed"  # perhaps the event's: tried again a few times
     AWAY = "away"  # not the event's fault: tried again for as long as it takes
     LOST = "no_answer"  # sent, and nothing usable came back
+
+
+class Response(Protocol):
+    """What is read of an HTTP response; header names are in lower case."""
+
+    @property
+    def status_code(self) -> int:
+        """200, 503, …"""
+
+    @property
+    def headers(self) -> Mapping[str, str]:
+        """By name."""
+
+    @property
+    def content(self) -> bytes:
+        """The body."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +94,7 @@ _problem = msgspec.json.Decoder(_Problem)
 _outcome = msgspec.json.Decoder(_Outcome)
 
 
-def of_single(response: httpx.Response) -> Answer:
+def of_single(response: Response) -> Answer:
     """The answer to one event. Any 2xx is done, and one that says so a duplicate or parked."""
     answer = of(response)
     if answer is not DONE or len(response.content) > _OUTCOME_BYTES_MAX:
@@ -89,7 +105,7 @@ def of_single(response: httpx.Response) -> Answer:
         return DONE
 
 
-def of(response: httpx.Response) -> Answer:
+def of(response: Response) -> Answer:
     """The answer to a request as a whole."""
     status = response.status_code
     # The watchdog's own 429 (max_inflight) is no riddle: it turned the request away before the function saw it.
@@ -101,7 +117,7 @@ def of(response: httpx.Response) -> Answer:
     return Answer(_kind(status), status, code or f"http_{status}", detail, retry_after_s(response.headers), place=place)
 
 
-def of_batch(response: httpx.Response, events: int) -> Answer | list[Answer]:
+def of_batch(response: Response, events: int) -> Answer | list[Answer]:
     """The answers to a batch, event by event; one answer where it holds for the whole request."""
     whole = of(response)
     if whole.kind is not Kind.DONE:
@@ -159,7 +175,7 @@ def _bounded_s(seconds: float) -> float | None:
     return min(max(seconds, 0.0), RETRY_AFTER_MAX_S) if seconds == seconds else None  # noqa: PLR0124  NaN alone differs from itself
 
 
-def _said(response: httpx.Response) -> tuple[str, str, str]:
+def _said(response: Response) -> tuple[str, str, str]:
     """Code, detail and place of a problem+json body; the body itself as the detail where it is none."""
     try:
         problem = _problem.decode(response.content)

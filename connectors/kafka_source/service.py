@@ -23,9 +23,11 @@ class Service:
     def __init__(self, source: Source, settings: Settings, failed: Callable[[BaseException], None]) -> None:
         token = settings.delivery_token.get_secret_value() if settings.delivery_token else None
         self.source = source
-        self._http = sink.client(source, token)
+        self._function, self._http = sink.clients(source, token)
         self._shutdown_timeout_s = settings.shutdown_timeout
-        self.pump = Pump(source, sink.Sink(source, self._http), letter.Letters(source, self._http, failed), settings, failed)
+        self.pump = Pump(
+            source, sink.Sink(source, self._function, self._http), letter.Letters(source, self._http, failed), settings, failed
+        )
         self.reader = Reader(source, settings, self.pump, asyncio.get_running_loop(), failed)
         self._state: tuple[str, str | None] = ("starting", None)
         self._since = datetime.now(UTC)
@@ -55,6 +57,7 @@ class Service:
         await asyncio.to_thread(self.reader.join, self._shutdown_timeout_s + _LEAVE_S)
         if self.reader.is_alive():
             log.warning("Kafka does not answer: the group was not left in good order", extra={"source": self.source.name})
+        self._function.close()
         await self._http.aclose()
 
     def status(self) -> dict[str, object]:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import httpx
 
-from connectors.kafka_source import answers
+from connectors.kafka_source import answers, http1
 from connectors.kafka_source.plan import Source
 from connectors.kafka_source.record import Envelope, Record
 
@@ -15,28 +15,30 @@ _CONNECT_TIMEOUT_S = 5.0
 _HEALTH_TIMEOUT_S = 5.0
 # Shorter than any server keeps an idle connection (functions-framework's command line: 2 s), so that no request meets its end.
 _KEEP_ALIVE_S = 1.0
-_READ = httpx.ByteStream(b"")
 BATCH_BYTES_MAX = 7 << 20  # a function takes 8 MiB
 
 
-def client(source: Source, token: str | None) -> httpx.AsyncClient:
-    """A client for the function and the dead-letter sink of `source`."""
+def clients(source: Source, token: str | None) -> tuple[http1.Client, httpx.AsyncClient]:
+    """For the function of `source`, and for what is rarer: its health, and letters."""
     headers = {"user-agent": "orderflow-kafka-source", "accept-encoding": "identity"}
     if token:
         headers["authorization"] = f"Bearer {token}"
-    limits = httpx.Limits(max_connections=None, max_keepalive_connections=source.requests_in_flight + 2, keepalive_expiry=_KEEP_ALIVE_S)
+    limits = httpx.Limits(max_connections=None, keepalive_expiry=_KEEP_ALIVE_S)
     secure = any(url.startswith("https:") for url in (source.sink, source.health, source.letters))
     # Reading the machine's certificates takes 150 ms, which plain http need not wait for.
     tls = ssl.create_default_context() if secure else ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-    timeout = httpx.Timeout(None, connect=min(_CONNECT_TIMEOUT_S, source.timeout_s / 2))  # so that it ends as "not sent"
-    return httpx.AsyncClient(headers=headers, limits=limits, timeout=timeout, verify=tls, trust_env=False, follow_redirects=False)
+    connect_s = min(_CONNECT_TIMEOUT_S, source.timeout_s / 2)  # so that it ends as "not sent"
+    function = http1.Client(source.sink, headers, tls, connect_s=connect_s, keep_s=_KEEP_ALIVE_S, keep_max=source.requests_in_flight + 2)
+    timeout = httpx.Timeout(None, connect=connect_s)
+    return function, httpx.AsyncClient(headers=headers, limits=limits, timeout=timeout, verify=tls, trust_env=False, follow_redirects=False)
 
 
 class Sink:
     """The function that a source delivers to."""
 
-    def __init__(self, source: Source, http: httpx.AsyncClient) -> None:
+    def __init__(self, source: Source, function: http1.Client, http: httpx.AsyncClient) -> None:
         self._source = source
+        self._function = function
         self._http = http
         self.envelope = Envelope(source)
 
@@ -59,18 +61,14 @@ class Sink:
         except (httpx.HTTPError, TimeoutError):
             return False
 
-    async def _post(self, headers: list[tuple[bytes, bytes]], body: bytes | None) -> httpx.Response | answers.Answer:
-        request = self._http.build_request("POST", self._source.sink, headers=headers, content=body)
-        if body is None:
-            del request.headers["content-length"]  # how KafkaSource tells a null value from an empty one
+    async def _post(self, headers: list[tuple[bytes, bytes]], body: bytes | None) -> answers.Response | answers.Answer:
+        """`body` is None for a null value, which has no content-length: so KafkaSource tells it from an empty one."""
         try:
             async with asyncio.timeout(self._source.timeout_s):
-                response = await self._http.send(request)
-                response.stream = _READ  # its stream points back at it: without this the body waits for the garbage collector
-                return response
-        except (httpx.ConnectError, httpx.ConnectTimeout) as exc:
+                return await self._function.post(headers, body)
+        except http1.NotSent as exc:
             return answers.Answer(answers.Kind.AWAY, None, "unreachable", answers.cut(f"{self._source.sink} cannot be reached: {exc}"))
         except TimeoutError:
             return answers.Answer(answers.Kind.LOST, None, "timeout", f"no answer within {self._source.timeout_s:g} s")
-        except httpx.HTTPError as exc:
-            return answers.Answer(answers.Kind.LOST, None, "no_answer", answers.cut(f"the connection ended: {exc or type(exc).__name__}"))
+        except http1.NoAnswer as exc:
+            return answers.Answer(answers.Kind.LOST, None, "no_answer", answers.cut(f"the connection ended: {exc}"))
