@@ -172,6 +172,12 @@ def _failure(dsn: str, exc: DatabaseError | InterfaceError | OSError) -> Migrati
             " and where Terraform is not used `orderflow migrate --create-roles` does",
             code="role_missing",
         )
+    if state == "55P03":
+        return MigrationError(
+            f"another transaction has held a table for too long in {where(dsn)}, and nobody is to wait behind this one:"
+            " nothing was changed; run it again when that transaction has ended",
+            code="locked",
+        )
     if state == "42501":
         return MigrationError(
             f"{_address(dsn).user} may not do this in {where(dsn)}: {message}. Migrate as the owner; to make roles it needs CREATEROLE",

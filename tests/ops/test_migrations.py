@@ -12,6 +12,7 @@ from pydantic import SecretStr
 
 from ops import child, home, migrations, postgres, roles
 from shared import config, database, errors, topics
+from shared.database import Database
 from tests import stack
 from tests.ops import commands
 
@@ -200,6 +201,67 @@ def test_an_inbox_that_no_migration_made_is_like_those_that_one_did(database: st
     for statement in REFUSED[role]:
         with pytest.raises(errors.Unavailable, match="permission denied"):
             _as(database, role, [statement])
+
+
+def test_an_inbox_that_was_made_before_gets_what_removal_needs(database: stack.TestDatabase) -> None:
+    """A later consumer's inbox, at the version that knew no removal, is treated as the others are: by its table and not by a list."""
+    looks = (
+        "SELECT indexname FROM pg_indexes WHERE tablename = 'review_inbox_events' ORDER BY 1",
+        "SELECT reloptions FROM pg_class WHERE relname = 'review_inbox_events'",
+        "SELECT table_name FROM removal_walks WHERE table_name = 'review_inbox_events'",
+        "SELECT privilege_type FROM information_schema.table_privileges"
+        " WHERE table_name = 'review_inbox_events' AND grantee = 'orderflow_review' ORDER BY 1",
+    )
+    database.run("DO $$ BEGIN CREATE ROLE orderflow_review; EXCEPTION WHEN duplicate_object THEN NULL; END $$")
+    database.run("CREATE TABLE review_inbox_events (LIKE assembly_inbox_events INCLUDING ALL)")
+    _before_removal(database)
+    database.run("CREATE INDEX review_inbox_events_received ON review_inbox_events (received_at)")
+    database.run("GRANT SELECT, INSERT ON review_inbox_events TO orderflow_review")
+
+    migrations.upgrade(database.dsn())
+
+    options = ["autovacuum_vacuum_scale_factor=0.02", "autovacuum_analyze_scale_factor=0.05", "vacuum_truncate=off"]
+    assert [
+        [["review_inbox_events_pkey"]], [[options]], [["review_inbox_events"]], [["DELETE"], ["INSERT"], ["SELECT"]],
+    ] == [database.run(look) for look in looks]  # fmt: skip
+
+
+def test_a_migration_that_would_hold_up_deliveries_fails_and_changes_nothing(database: stack.TestDatabase) -> None:
+    """A long transaction has an inbox: nobody queues up behind the migration for longer than its lock timeout, and it can be run again."""
+    _before_removal(database)
+    reader = Database(database.dsn(), settings=config.Settings(), application="test")
+    with reader.session() as held:
+        held.run("BEGIN")
+        held.run("SELECT count(*) FROM order_inbox_events")
+        with pytest.raises(migrations.MigrationError, match=r"another transaction has held a table for too long.*nothing was changed"):
+            migrations.upgrade(database.dsn())
+        assert "removal_walks" not in _tables(database)
+    reader.close()
+
+    migrations.upgrade(database.dsn())
+
+    assert _tables(database) == TABLES
+
+
+def test_an_order_is_updated_on_its_page(database: stack.TestDatabase) -> None:
+    """No index hears of it when orders that were placed together are assembled together."""
+    database.run("INSERT INTO orders (id, user_id, status) SELECT n, 'u', 'paid' FROM generate_series(1, 5000) AS n")
+    database.run("UPDATE orders SET status = 'assembled'")
+
+    def heard() -> list[list[int]]:
+        database.run("SELECT pg_stat_force_next_flush()")
+        return database.run("SELECT n_tup_upd, n_tup_hot_upd FROM pg_stat_user_tables WHERE relname = 'orders' AND n_tup_upd > 0")
+
+    [[updated, on_page]] = stack.eventually(heard, "the statistics")
+    assert (5000, 5000) == (updated, on_page)
+
+
+def _before_removal(made: stack.TestDatabase) -> None:
+    """Take the newest migration back, as far as its own tests need it."""
+    for inbox in ("assembly", "notification", "order"):
+        made.run(f"CREATE INDEX {inbox}_inbox_events_received ON {inbox}_inbox_events (received_at)")
+    made.run("DROP TABLE removal_walks")
+    made.run("UPDATE alembic_version SET version_num = '0002'")
 
 
 def test_an_inbox_of_the_other_kind_is_refused_and_left_as_it_is(database: stack.TestDatabase) -> None:
