@@ -108,7 +108,7 @@ class _Supply:
     def __init__(self, settings: Settings, chosen: _Choice, *, force: bool) -> None:
         self.too_old = 0
         self._settings, self._chosen, self._force = settings, chosen, force
-        self._reach = selection.reach(settings, letters=chosen.archive)
+        self._reach = selection.reach(settings)
         self._consumers: dict[str, list[topics.Consumer]] = {}
         if chosen.topic is not None:
             self._of(chosen.topic)  # a topic without such a consumer is refused before anything is read

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 import typer
 
 from ops import terminal
-from ops.dlq import runs, selection, session, targets
+from ops.dlq import old_runs, runs, selection, session, targets
 from ops.dlq.selection import Frozen
 from shared import errors
 from shared.config import Settings
@@ -49,6 +49,7 @@ def per_second(text: str | None) -> float | None:
 @contextlib.contextmanager
 def begun(kept: Database, kind: runs.Kind, told: Mapping[str, Any], options: session.Options) -> Iterator[runs.Run]:
     """A new run to be filled and asked about. It is removed again when it does not come to that."""
+    old_runs.remove(kept)
     run = kept.transact(lambda tx: runs.create(tx, kind, "", told, options.told()))
     try:
         yield run

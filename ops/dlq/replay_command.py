@@ -62,7 +62,7 @@ def replay(
     options = session.Options(rate_per_s=rate_per_s, url=url, to_topic=to_topic, force=force, in_flight=in_flight)
     with desk.opened() as at:
         wanted = _wanted(at.database, ids, chosen, state)
-        reach = selection.reach(at.settings, letters=True)
+        reach = selection.reach(at.settings)
 
         def freeze(tx: Transaction, run: runs.Run) -> Frozen:
             return selection.letters(tx, run, wanted, reach, force=force)

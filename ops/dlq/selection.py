@@ -3,6 +3,7 @@
 A letter belongs to one open run at most, by a unique index. Where another run has it already it is left out, and that run is named.
 """
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -10,7 +11,7 @@ from typing import Any, NamedTuple
 
 from ops.dlq import runs
 from ops.dlq.originals import Original
-from shared import topics
+from shared import retention, topics
 from shared.config import Settings
 from shared.database import Database, Transaction
 
@@ -117,25 +118,11 @@ def of_run(tx: Transaction, run_id: str) -> dict[str, int]:
     return {consumer: int(count) for consumer, count in tx.run(_OF_RUN, run=run_id)}
 
 
-def reach(settings: Settings, *, letters: bool) -> dict[str, datetime]:
-    """Since when each consumer's inbox is sure to know every event that it handled; none for one that forgets nothing.
-
-    An inbox row is kept for longer than any topic can keep its record: `retention.ms` and `segment.ms`. With `letters` the topic of the
-    consumer's letters counts too, for what lies there can be replayed.
-    """
+def reach(settings: Settings) -> dict[str, datetime]:
+    """Since when each consumer's inbox is sure to know every event that it handled; none for one that forgets nothing."""
     catalogue, now = topics.catalogue(settings), datetime.now(UTC)
-    named = {topic.name: topic for topic in catalogue.all()}
-    found = {}
-    for topic, consumer in catalogue.consumers():
-        kept = [_kept(topic)] + ([_kept(named[consumer.dead_letter_topic])] if letters else [])
-        if None not in kept:
-            found[consumer.group] = now - max(filter(None, kept))
-    return found
-
-
-def _kept(topic: topics.Topic) -> timedelta | None:
-    retention_ms, segment_ms = int(topic.config.get("retention.ms", -1)), int(topic.config.get("segment.ms", 7 * 86_400_000))
-    return None if retention_ms < 0 else timedelta(milliseconds=retention_ms + segment_ms)
+    reaches = {consumer.group: retention.reach_s(consumer.inbox, catalogue) for _, consumer in catalogue.consumers()}
+    return {group: now - timedelta(seconds=reach_s) for group, reach_s in reaches.items() if reach_s != math.inf}
 
 
 def _add(database: Database, run: runs.Run, rows: Sequence[tuple[int, bytes, str, str | None, str | None]]) -> None:

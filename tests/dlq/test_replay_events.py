@@ -151,10 +151,10 @@ def test_a_file_that_is_wrong_is_refused_before_anything_is_sent(bench: Bench, n
 
 
 def test_an_event_older_than_the_inbox_remembers_needs_force(bench: Bench, new_sink: NewSink, tmp_path: Path) -> None:
-    """It is left out and counted, exit code 1; with --force it is sent."""
+    """It is left out and counted, exit code 1; with --force it is sent. An inbox remembers as long as a letter may wait, 31 days."""
     sink = new_sink()
     bench.sinks(order_on_assembled=sink.url)
-    fresh, old = datetime.now(UTC) - timedelta(days=7), datetime.now(UTC) - timedelta(days=9)
+    fresh, old = datetime.now(UTC) - timedelta(days=30), datetime.now(UTC) - timedelta(days=32)
     file = tmp_path / "events.jsonl"
     elements = [controls.element(controls.assembled(occurred_at=at.isoformat()), time=at.isoformat()) for at in (fresh, old)]
     file.write_text("\n".join(json.dumps(element) for element in elements), encoding="utf-8")
