@@ -1,4 +1,4 @@
-"""`python -m bench run|growth|memory|profile`: see `make bench`."""
+"""`python -m bench run|growth|memory|removal|profile`: see `make bench`."""
 
 import argparse
 import dataclasses
@@ -11,7 +11,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from bench import catalogue, growth, memory, plots, profile, report, run
+from bench import catalogue, growth, memory, plots, profile, removal, report, run
 from bench.processes import BenchError
 from bench.stand import Say
 from ops import home
@@ -60,6 +60,11 @@ def _parser() -> argparse.ArgumentParser:
     one = commands.add_parser("memory", help="memory of source, function and relay over many events")
     one.set_defaults(run=_memory)
     one.add_argument("--events", type=int, default=1_000_000)
+    one = commands.add_parser("removal", help="the full path while old rows leave inbox and outbox, and without that")
+    one.set_defaults(run=_removal)
+    one.add_argument("--events", type=int, default=500_000)
+    one.add_argument("--rounds", type=int, default=2)
+    one.add_argument("--old-rows", type=int, default=5_000_000, help="in each of the two tables")
     one = commands.add_parser("profile", help="one row alone, with py-spy and the database's statements")
     one.set_defaults(run=_profile)
     one.add_argument("row", choices=names)
@@ -97,6 +102,12 @@ def _memory(options: argparse.Namespace, _console: Console, say: Say) -> list[st
     for one in found:
         plots.memory(one, report.RESULTS / f"memory-{one['name']}.svg")
     say("written: bench/results/memory.json and memory-*.svg")
+    return faults
+
+
+def _removal(options: argparse.Namespace, _console: Console, say: Say) -> list[str]:
+    _, faults = removal.run(options.events, options.rounds, options.old_rows, say)
+    say("written: bench/results/removal.json")
     return faults
 
 

@@ -28,7 +28,7 @@ POSTGRES = {
     "checkpoint_timeout": "1h",
     "autovacuum_naptime": "10s",
 }
-_SQL_S = 600
+_SQL_S = 1800
 
 
 class Stand:
@@ -37,7 +37,7 @@ class Stand:
     def __init__(self, folder: Path, say: Say, more: Mapping[str, str] | None = None) -> None:
         self.folder, self.say = folder, say
         self.watch: Callable[[Process], None] = lambda _process: None  # is told of each process of ours that is started
-        self._templates: dict[tuple[Dataset, int], str] = {}
+        self._templates: dict[tuple[Dataset, int, str], str] = {}
         self._topics: dict[tuple[Dataset, int], str] = {}
         port, controller_port, database_port = child.free_ports(3)
         self._broker = kafka.Broker(home.folder(), folder / "kafka", port, controller_port)
@@ -96,13 +96,15 @@ class Stand:
     # --- databases -----------------------------------------------------------------------------------------------------
 
     @contextlib.contextmanager
-    def database(self, dataset: Dataset, old_rows: int = 0) -> Iterator[str]:
+    def database(self, dataset: Dataset, old_rows: int = 0, filled: str = "") -> Iterator[str]:
         """The name of a fresh database in which the orders of `dataset` are paid, and `old_rows` more orders and inbox rows lie.
+
+        `filled` are statements that fill it further.
 
         Each is a copy of the same files, so that every row begins with the same pages, statistics and plans.
         """
         name = f"bench_{next(self._numbers)}"
-        self.sql(f"CREATE DATABASE {name} TEMPLATE {self._template(dataset, old_rows)} OWNER {postgres.OWNER} STRATEGY FILE_COPY")
+        self.sql(f"CREATE DATABASE {name} TEMPLATE {self._template(dataset, old_rows, filled)} OWNER {postgres.OWNER} STRATEGY FILE_COPY")
         self.sql("CHECKPOINT")
         try:
             yield name
@@ -136,8 +138,8 @@ class Stand:
             raise BenchError(f"{statement[:200]}: {done.stderr.strip()}")
         return [line.split("\t") for line in done.stdout.splitlines()]
 
-    def _template(self, dataset: Dataset, old_rows: int) -> str:
-        key = dataset, old_rows
+    def _template(self, dataset: Dataset, old_rows: int, filled: str) -> str:
+        key = dataset, old_rows, filled
         if key not in self._templates:
             self.say(f"making a database of {dataset.count + old_rows} orders")
             name = f"template_{next(self._numbers)}"
@@ -147,6 +149,8 @@ class Stand:
             self.sql("COPY orders (id, user_id, status) FROM STDIN", name, orders)
             if old_rows:
                 self.sql(_OLD_ROWS.format(rows=old_rows), name)
+            if filled:
+                self.sql(filled, name)
             self.sql("VACUUM ANALYZE", name)
             self._templates[key] = name
         return self._templates[key]

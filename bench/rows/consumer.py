@@ -48,6 +48,8 @@ class ConsumerRow:
     partitions: int = 8
     old_rows: int = 0
     value_bytes: int = 0
+    filled: str = ""  # statements that fill the database further
+    ended: Callable[[Job], None] = field(default=lambda _job: None, compare=False)
     looks: list[Meter] = field(default_factory=list, compare=False)  # the last run's
 
     def measure(self, stand: Stand, events: int) -> Measured:
@@ -55,7 +57,10 @@ class ConsumerRow:
         measured, warm_up = sizes(events, self.share)
         dataset = Dataset(measured + warm_up, value_bytes=self.value_bytes)
         topic = stand.loaded_topic(dataset, self.partitions)
-        with stand.database(dataset, self.old_rows) as database, self._started(Job(stand, database, topic, _group())) as (job, processes):
+        with (
+            stand.database(dataset, self.old_rows, self.filled) as database,
+            self._started(Job(stand, database, topic, _group())) as (job, processes),
+        ):
             offsets = Offsets(stand, job.group, topic, self.partitions)
             meter = Meter({process.name: process.pid for process in (*processes, stand.postgres, stand.kafka)})
             try:
@@ -65,6 +70,7 @@ class ConsumerRow:
                 meter.stop()
                 offsets.close()
             self.looks[:] = [meter]
+            self.ended(job)
             began = stand.sql(_BEGAN.format(warm_up=warm_up), database)
             wrong = verify.committed(dataset.count, found) + faults(stand, database, dataset)
         start = float(began[0][0]) if began else end
