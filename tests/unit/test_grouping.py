@@ -144,3 +144,26 @@ async def test_what_is_handed_in_while_a_lane_ends_is_settled() -> None:
     for event in some(200):
         # The answer wakes this task before the lane's own end is known to its loop.
         assert ["done"] == await asyncio.wait_for(group.submit([event], alone=False), 30)
+
+
+async def test_what_stands_at_the_door_comes_into_the_same_group() -> None:
+    settled = Settled()
+    settled.go.set()
+    group = grouping.Grouping(settled, config.Settings(postgres_connections=2))
+    tasks = []
+    for event in some(20):
+        tasks.append(asyncio.create_task(group.submit([event], alone=False)))
+        await asyncio.sleep(0)  # one each turn of the loop, as requests are read
+    assert [["done"]] * 20 == await asyncio.gather(*tasks)
+    assert [[f"e{n}" for n in range(20)]] == settled.groups
+
+
+async def test_a_batch_waits_for_nobody() -> None:
+    settled = Settled()
+    group = grouping.Grouping(settled, config.Settings(postgres_connections=1))
+    batch = asyncio.create_task(group.submit(some(2), alone=True))
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
+    assert [["e0", "e1"]] == settled.groups
+    settled.go.set()
+    assert ["done", "done"] == await batch
