@@ -29,5 +29,6 @@ answer      outcomes as HTTP answers and metrics
 delivery    the pipe: request, claim, handler, outbox, commit, answer
 broker      Kafka: client settings, for the few who may speak to it
 telemetry   Prometheus metrics
+application  functions-framework's application, without the layers that have no work here
 server      the process a function runs in: probes, metrics, errors as answers, drain
 """

@@ -15,15 +15,15 @@ log = logging.getLogger(__name__)
 
 _JSON = "application/json"
 _GOOD = ("done", "duplicate", "parked")
-_SINGLE = {outcome: msgspec.json.encode({"outcome": outcome}) for outcome in _GOOD}
+_SINGLE = {
+    outcome: Response(msgspec.json.encode({"outcome": outcome}), media_type=_JSON) for outcome in _GOOD
+}  # sent as they are, again and again
 _ENTRIES = {outcome: msgspec.json.encode({"status": 200, "outcome": outcome}) for outcome in _GOOD}
 
 
 def single(outcome: Outcome) -> Response:
     """The answer to one event: 200 with its outcome, or a problem."""
-    if isinstance(outcome, errors.OrderflowError):
-        return problem.response(outcome)
-    return Response(_SINGLE[outcome], media_type=_JSON)
+    return problem.response(outcome) if isinstance(outcome, errors.OrderflowError) else _SINGLE[outcome]
 
 
 def batch(outcomes: Sequence[Outcome]) -> Response:
