@@ -111,6 +111,11 @@ bench-memory: $(BENCH_STAMP) ## memory of source, relay and functions over 1,000
 	@$(need_java)
 	@$(BENCH) memory $(ARGS)
 
+.PHONY: bench-removal
+bench-removal: $(BENCH_STAMP) ## the full path while 5,000,000 old rows leave inbox and outbox, and without that
+	@$(need_java)
+	@$(BENCH) removal $(ARGS)
+
 ##@ Kafka
 
 .PHONY: kafka-up

@@ -210,7 +210,7 @@ def test_a_function_removes_what_it_has_inserted_and_tells_how_much(
     stack.eventually(lambda: all(line in httpx.get(f"{function.url}/metrics").text for line in told), "the metrics")
 
 
-def test_L03_kill_9_in_the_middle_leaves_nothing_half(
+def test_kill_9_in_the_middle_leaves_nothing_half(
     database: stack.TestDatabase, environment: dict[str, str], start_function: StartFunction
 ) -> None:
     """What was removed and where the walk stands go together; the next process goes on from there."""

@@ -34,7 +34,7 @@ def settings(**values: object) -> config.Settings:
     return config.Settings.model_validate(values)
 
 
-def test_an_inbox_outlives_the_records_of_its_topics_and_of_its_letters() -> None:
+def test_D02_an_inbox_outlives_the_records_of_its_topics_and_of_its_letters() -> None:
     """Letters are kept for 30 days and a segment of one; a day is for clocks that differ."""
     assert 32 * DAY_S == retention.inbox_s(INBOX, settings())
 
