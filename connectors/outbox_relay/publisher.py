@@ -14,6 +14,8 @@ from shared.config import Settings
 
 RECORD_BYTES_MAX = 64 << 20  # the broker's own limit is what counts
 POLL_S = 0.05
+FLUSH_S = 0.02
+LINGER_MS = 50  # never waited for: a flush sends what is queued. Until then it keeps the client from sending the first few rows alone
 QUEUE_FULL_MAX = 100
 BEGIN_S = 1.0  # a transaction is not kept open to begin more; what was not begun by then is claimed again
 GRACE_S = 2.0  # a report comes within the delivery timeout; should one not, the client is given up
@@ -62,7 +64,7 @@ class Publisher:
             name,
             delivery_timeout_s=settings.relay_delivery_timeout,
             message_bytes_max=RECORD_BYTES_MAX,
-            **{"linger.ms": 2, "partitioner": "murmur2_random"},  # as Java clients do it: a key lies where others look for it
+            **{"linger.ms": LINGER_MS, "partitioner": "murmur2_random"},  # as Java clients do it: a key lies where others look for it
         )
         self._begin_before = 0.0
         self._report_timeout_s = settings.relay_delivery_timeout + GRACE_S
@@ -99,7 +101,7 @@ class Publisher:
             self._produce(row)
         deadline, dropped = time.monotonic() + self._report_timeout_s, False
         while flying:
-            self._producer.poll(0 if self._reports else POLL_S)
+            self._producer.flush(0 if self._reports else FLUSH_S)
             while self._reports:
                 row, error = self._reports.popleft()
                 following = flying.pop(row, None)

@@ -27,7 +27,7 @@ _STILL_PENDING = "o.status NOT IN ('sent', 'failed', 'discarded')"
 _BOUNDED = """
 SELECT c.event_id, c.topic, c.record_key, c.headers::text AS headers,
        CASE WHEN sum(octet_length(c.payload)) OVER place <= {bytes_max} OR row_number() OVER place = 1 THEN c.payload END AS payload,
-       extract(epoch FROM statement_timestamp() - c.due_at)::float8 AS waited_s{more}
+       extract(epoch FROM statement_timestamp() - c.due_at)::float8 AS waited_s, row_number() OVER place = 1 AS first{more}
 FROM claimed AS c WHERE {condition} WINDOW place AS (ORDER BY c.due_at, c.seq)
 """
 # The subquery with LIMIT 1 instead of NOT EXISTS: it cannot become a join, so it is an index look-up whatever the statistics say.
@@ -48,15 +48,16 @@ WITH head AS MATERIALIZED (
 ), claimed AS MATERIALIZED (
     SELECT {columns} FROM head JOIN order_outbox_events AS o USING (event_id) WHERE {still_pending} FOR UPDATE OF o SKIP LOCKED
 ), bounded AS ({bounded})
-SELECT last.heads, last.due_at, last.seq, b.event_id, b.topic, b.record_key, b.headers, b.payload, b.waited_s
-FROM (SELECT count(*) OVER () AS heads, due_at::text, seq FROM head ORDER BY head.due_at DESC, seq DESC LIMIT 1) AS last
-     LEFT JOIN bounded AS b ON true
+SELECT CASE WHEN b.first IS NOT FALSE THEN last.about END, b.event_id, b.topic, b.record_key, b.headers, b.payload, b.waited_s
+FROM (SELECT json_build_array(count(*) OVER (), due_at::text, seq)::text AS about FROM head ORDER BY head.due_at DESC, seq DESC LIMIT 1)
+     AS last LEFT JOIN bounded AS b ON true
 """
+# `w.`: a bare due_at would be the column of the result, a text, and every row that waits would be sorted by it.
 _WINDOW_END = """
-SELECT due_at::text, seq FROM order_outbox_events
-WHERE status = 'pending' AND due_at <= statement_timestamp() AND topic <> ALL(:held::text[])
-  AND (due_at, seq) > (:due_at::timestamptz, :seq::bigint)
-ORDER BY due_at, seq OFFSET {last} LIMIT 1
+SELECT w.due_at::text, w.seq FROM order_outbox_events AS w
+WHERE w.status = 'pending' AND w.due_at <= statement_timestamp() AND w.topic <> ALL(:held::text[])
+  AND (w.due_at, w.seq) > (:due_at::timestamptz, :seq::bigint)
+ORDER BY w.due_at, w.seq OFFSET {last} LIMIT 1
 """
 _FOLLOWERS = """
 WITH follower AS MATERIALIZED (
@@ -102,6 +103,7 @@ SET LOCAL enable_seqscan = off; SET LOCAL enable_bitmapscan = off; SET LOCAL ena
 UPDATE order_outbox_events SET status = status WHERE false
 """
 _LOCK_SLOTS = "SELECT current_setting('max_locks_per_transaction')::int * current_setting('max_connections')::int"
+_headers: msgspec.json.Decoder[dict[str, str | bytes | None]] = msgspec.json.Decoder(dict[str, str])
 
 
 class Position(NamedTuple):
@@ -125,9 +127,9 @@ class Row:
     value: bytes
     waited_s: float
 
-    def record_headers(self) -> list[tuple[str, str | bytes | None]]:
+    def record_headers(self) -> dict[str, str | bytes | None]:
         """The record's headers. Raises ValueError where the column holds anything but an object of texts."""
-        return [(name, text.encode()) for name, text in msgspec.json.decode(self.headers, type=dict[str, str]).items()]
+        return _headers.decode(self.headers)
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,9 +163,11 @@ class Claims:
             self._prepare(int(tx.run(_LOCK_SLOTS)[0][0]))
         tx.run(_PREPARE)
         found = tx.run(self._heads, due_at=after.due_at, seq=after.seq, held=held_topics)
-        lines = [[_row(row[3:])] for row in found if row[7] is not None]
-        if found and found[0][0] == self._rows:
-            return Claim(lines, Position(found[0][1], found[0][2]))
+        lines = [[_row(row[1:])] for row in found if row[5] is not None]
+        if found:
+            heads, *last = msgspec.json.decode(next(row[0] for row in found if row[0]))
+            if heads == self._rows:
+                return Claim(lines, Position(*last))
         keyed = {line[0].event_id: line for line in lines if line[0].key is not None}
         if keyed and len(lines) <= max(1, self._rows // FOLLOWERS_MAX):
             self._follow(tx, keyed)
