@@ -41,6 +41,8 @@ def array(values: Sequence[object]) -> str:
         return "{" + ",".join("NULL" if value is None else array([value])[1:-1] for value in values) + "}"
     if all(type(value) is datetime and value.tzinfo is UTC for value in values):
         return "{" + msgspec.json.encode(values).decode()[1:-1] + "}"  # a hundredth of what isoformat takes
+    if all(type(value) is bytes for value in values):
+        return '{"\\\\x' + '","\\\\x'.join([value.hex() for value in values]) + '"}'  # type: ignore[attr-defined]
     joined = _MARK.join([value if isinstance(value, str) else _element(value) for value in values])
     if joined.count(_MARK) != len(values) - 1:
         raise errors.Refused("a text must not contain the character NUL", code="value_error")

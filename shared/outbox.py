@@ -10,6 +10,8 @@ import logging
 from collections.abc import Sequence
 from datetime import datetime
 
+import msgspec
+
 from shared import errors, events
 from shared.config import Settings
 from shared.database import Database, Transaction
@@ -45,7 +47,7 @@ def stage(tx: Transaction, staged: Sequence[events.Event], *, producer: str, set
         topics=[settings.topic(event.event_type) for event in staged],
         record_keys=[event.order_id.encode() for event in staged],
         payloads=[event.value() for event in staged],
-        headers=[event.headers() for event in staged],
+        headers=[msgspec.json.encode(event.headers()).decode() for event in staged],
         due_at=[event.occurred_at for event in staged],
         producer=producer,
     )
