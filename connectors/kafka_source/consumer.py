@@ -89,7 +89,8 @@ class Reader(threading.Thread):
             "isolation.level": "read_committed",
             "enable.partition.eof": True,  # the end may lie behind records that never come: transactions
             "topic.metadata.refresh.interval.ms": 5000,
-            "queued.max.messages.kbytes": 16384,
+            "queued.max.messages.kbytes": 4096,
+            "fetch.queue.backoff.ms": 10,  # its own 1000 would let large records run out long before more are fetched
             "on_commit": self.assignment.commits.on_commit,
         }
 
