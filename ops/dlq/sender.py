@@ -68,8 +68,8 @@ class ToFunction:
     def __init__(self, source: Source, token: str | None, stop: Stop, told: Told) -> None:
         self.where = source.sink
         self._source, self._stop, self._told = source, stop, told
-        self._http = sink.client(source, token)
-        self._sink = sink.Sink(source, self._http)
+        self._function, self._http = sink.clients(source, token)
+        self._sink = sink.Sink(source, self._function, self._http)
         self._outage, self._probing = outage.Outage(), asyncio.Lock()
 
     async def send(self, original: Original) -> Result | None:
@@ -100,6 +100,7 @@ class ToFunction:
 
     async def close(self) -> None:
         """Close the connections."""
+        self._function.close()
         await self._http.aclose()
 
     async def _in_turn(self, record: Record) -> Answer | None:
