@@ -208,7 +208,7 @@ def read(payload: bytes, kinds: Mapping[str, type[Event]]) -> Event:
 
 @functools.cache
 def _short_way(kind: type[Event]) -> Callable[[bytes], Event | None]:
-    return shortcut.to(kind, _YEARS)
+    return shortcut.to(kind, Event, _YEARS)
 
 
 def read_with_care(payload: bytes, kinds: Mapping[str, type[Event]]) -> Event:
