@@ -147,3 +147,19 @@ def test_L11_a_dumped_outbox_goes_on_in_a_new_cluster(
     found = conftest.records(kafka_brokers, topic, 3)
     assert [message.value() for message in found] == [b"1", b"2", b"3"]
     assert conftest.ids(found)[1:] == [waiting, new]
+
+
+def test_a_look_goes_on_where_it_ended_in_time(outbox: Outbox) -> None:
+    """Where all rows wait behind a failed one, the next look goes on after the last that was looked at: by time, whatever its text is."""
+    for _ in range(11):
+        outbox.add("t", b"key")
+    first = "(SELECT min(seq) FROM order_outbox_events)"
+    outbox.made.run(
+        f"UPDATE order_outbox_events SET due_at = make_timestamptz((seq - {first})::int - 100, 1, 1, 0, 0, 0, 'UTC')"
+    )  # 100 BC …
+    outbox.made.run(f"UPDATE order_outbox_events SET status = 'failed' WHERE seq = {first}")
+    seqs = [row[0] for row in outbox.made.run("SELECT seq FROM order_outbox_events ORDER BY due_at")]
+    claim = _taken(outbox, _claims(rows_max=1))
+    assert claim.lines == []
+    assert claim.beyond is not None
+    assert seqs[rows.WINDOW_FACTOR] == claim.beyond.seq
