@@ -23,6 +23,7 @@ from shared.config import Settings
 from shared.database import Transaction
 from shared.grouping import Outcome
 from shared.parking import Parking
+from shared.removal import Removal
 
 log = logging.getLogger(__name__)
 
@@ -76,7 +77,7 @@ def _function(handler: Callable[..., Any], kinds: Sequence[type[events.Event]], 
         if settling.cache_info().currsize:
             await asyncio.to_thread(settling().database.close)
 
-    @server.function(name, ready=ready, end=end)
+    @server.function(name, ready=ready, check=Removal.check, end=end)
     @functools.wraps(handler)
     async def deliver(request: Request) -> Response:
         started = time.perf_counter()
@@ -126,6 +127,7 @@ class _Transactions:
         self._handler, self._inbox, self._name, self._settings = handler, inbox, name, settings
         self.database = database.connect(inbox.removesuffix("_inbox_events"), settings, name)
         self._parking = Parking.of(name, inbox, settings)
+        Removal.of_inbox(inbox, settings, name).start()
         self._hint, self._staged = outbox.Hint(self.database), threading.Event()
         self._grouping = grouping.Grouping(self._settle_group, settings)
 
@@ -181,6 +183,7 @@ class _Effects:
         self.database = database.connect(inbox.removesuffix("_inbox_events"), settings, name)
         self._leases = lease.LeasedInbox(self.database, inbox, settings.notification_lease, Parking.of(name, inbox, settings, leased=True))
         self._begin_within_s = settings.delivery_deadline
+        Removal.of_inbox(inbox, settings, name, leased=True).start()
 
     async def settle(self, wanted: Sequence[events.Event], *, batch: bool) -> list[Outcome]:
         del batch

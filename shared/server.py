@@ -39,6 +39,7 @@ class _Process:
     """What this process knows of its own beginning and end."""
 
     draining = False
+    at_start: ClassVar[list[Callable[[config.Settings], None]]] = []
     at_end: ClassVar[list[Callable[[], Awaitable[None]]]] = []
 
 
@@ -46,6 +47,7 @@ def function(
     name: str,
     *,
     ready: Callable[[], Awaitable[None]],
+    check: Callable[[config.Settings], None] | None = None,
     measure: Callable[[], Awaitable[None]] | None = None,
     end: Callable[[], Awaitable[None]] | None = None,
     token: bool = True,
@@ -55,8 +57,11 @@ def function(
     Beside what `handle` answers there are GET /health (the process works), /ready (`ready` did not raise) and /metrics. An
     OrderflowError becomes its problem+json, any other exception a 500 without its text. With `token`, requests that are not reads
     need DELIVERY_TOKEN where one is set. `measure` runs before each answer of /metrics, to set what is read from elsewhere: it keeps what
-    it read for a while, and takes a gauge away when it cannot tell. `end` runs when the process stops.
+    it read for a while, and takes a gauge away when it cannot tell. `check` runs before the process listens, and raises ConfigError where
+    it must not start; `end` when it stops.
     """
+    if check is not None:
+        _Process.at_start.append(check)
     if end is not None:
         _Process.at_end.append(end)
 
@@ -181,6 +186,8 @@ def main(arguments: list[str] | None = None) -> int:
         app = functions_framework.aio.create_asgi_app(  # type: ignore[no-untyped-call]
             options.target, options.source
         )
+        for check in _Process.at_start:
+            check(settings)
     except (errors.ConfigError, functions_framework.exceptions.FunctionsFrameworkException) as exc:
         sys.stderr.write(f"{exc}\n")
         return 2
