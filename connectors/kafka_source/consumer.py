@@ -114,6 +114,8 @@ class Reader(threading.Thread):
         for message in messages:
             error = message.error()
             if error is not None:
+                if self._is_end(message, error):
+                    continue
                 self._send(records)
                 records = []
                 self._on_event(message, error)
@@ -137,6 +139,19 @@ class Reader(threading.Thread):
         if records:
             self.trouble = None
             self._loop.call_soon_threadsafe(self._pump.accept, records)
+
+    def _is_end(self, message: Message, error: KafkaError) -> bool:
+        """Whether it says no more than that the records before it are the last for now. Under load there are as many of these as records;
+        if each were handed over, it would cut what has arrived together into small requests."""
+        if error.code() != KafkaError._PARTITION_EOF:
+            return False
+        partition = self.assignment.partitions.get((message.topic(), message.partition()))  # type: ignore[arg-type]  # an EOF has both
+        offset: int = message.offset()  # type: ignore[assignment]
+        if partition is None or offset > partition.expected:
+            return False
+        partition.high = offset
+        self.trouble = None
+        return True
 
     def _on_event(self, message: Message, error: KafkaError) -> None:
         topic, number, offset = message.topic(), message.partition(), message.offset()
