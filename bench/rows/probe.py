@@ -14,6 +14,7 @@ from shared import config, database
 EVENTS_MAX = 2000
 WARM_UP = 50
 LOOK_EVERY_S = 0.0003  # the wait is longer by this and a query; it is never shorter
+LOOK_UNDER_LOAD_EVERY_S = 0.003  # or the looks themselves, which need a core most when events are late, would be the load
 PAUSE_S = 0.03
 LATE_S = 30.0
 
@@ -43,29 +44,29 @@ def consumer(stand: Stand, name: str, topic: str, dataset: Dataset, *, load: int
                 first = next(iter(dataset.ids()))[0]
                 eventually(lambda: is_there(first), "the load to begin", 60.0, [loader])
                 time.sleep(1.0)
-            return collect(cause, is_there, seconds)
+            return collect(cause, is_there, seconds, LOOK_EVERY_S if per_second is None else LOOK_UNDER_LOAD_EVERY_S)
     finally:
         if loader is not None:
             loader.stop()
 
 
-def collect(cause: Callable[[], str], is_there: Callable[[str], bool], seconds: float) -> Waits:
+def collect(cause: Callable[[], str], is_there: Callable[[str], bool], seconds: float, every_s: float = LOOK_EVERY_S) -> Waits:
     """Waits one after another for so long, with pauses of no fixed rhythm between them."""
     chance = random.Random(1)  # noqa: S311  no secret
     found: list[float] = []
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline and len(found) < EVENTS_MAX - WARM_UP:
-        found.append(wait_ms(cause, is_there))
+        found.append(wait_ms(cause, is_there, every_s=every_s))
         time.sleep(PAUSE_S * chance.uniform(0.5, 1.5))
     return Waits(sorted(found))
 
 
-def wait_ms(cause: Callable[[], str], is_there: Callable[[str], bool], *, late_s: float = LATE_S) -> float:
+def wait_ms(cause: Callable[[], str], is_there: Callable[[str], bool], *, late_s: float = LATE_S, every_s: float = LOOK_EVERY_S) -> float:
     """Milliseconds from a cause to its effect. Raises BenchError when it does not come."""
     began = time.perf_counter()
     name = cause()
     while not is_there(name):
         if time.perf_counter() - began > late_s:
             raise BenchError(f"the effect of {name} did not come within {late_s:.0f} s")
-        time.sleep(LOOK_EVERY_S)
+        time.sleep(every_s)
     return 1e3 * (time.perf_counter() - began)

@@ -51,12 +51,12 @@ def full_path(job: Job, processes: int = 1) -> list[Process]:
 
 
 def _manifest(stand: Stand, processes: int) -> str:
-    """Ours; for more than two processes a copy of it with a request in flight for each, or the others would have nothing to do."""
-    if processes <= 2:
+    """Ours; for more than three processes a copy of it with a request in flight for each, or the others would have nothing to do."""
+    if processes <= 3:
         return MANIFEST
     text = (home.CHECKOUT / MANIFEST).read_text(encoding="utf-8")
     copy = stand.folder / f"sources-{processes}.yaml"
-    copy.write_text(text.replace('requests-in-flight: "2"', f'requests-in-flight: "{processes}"'), encoding="utf-8")
+    copy.write_text(text.replace('requests-in-flight: "3"', f'requests-in-flight: "{processes}"'), encoding="utf-8")
     return str(copy)
 
 
