@@ -12,7 +12,7 @@ import time
 from collections import Counter, deque
 from collections.abc import Iterable
 from typing import Any, cast
-from urllib.parse import urlsplit
+from urllib.parse import SplitResult, urlsplit
 
 import uvloop
 
@@ -39,6 +39,10 @@ class _Connection(asyncio.Protocol):
         self._sent_at = due_at
         self._transport.write(request)
 
+    def close(self) -> None:
+        assert self._transport is not None  # noqa: S101  for the type checker
+        self._transport.close()
+
     def data_received(self, data: bytes) -> None:
         heard = self._heard = self._heard + data if self._heard else data
         end = heard.find(b"\r\n\r\n")
@@ -52,13 +56,15 @@ class _Connection(asyncio.Protocol):
             self._load.answered(self, head, time.perf_counter() - self._sent_at)
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self._load.lost(exc)
+        self._load.lost(self, exc)
 
 
 class _Load:
     """The requests of one job."""
 
-    def __init__(self, requests: list[bytes], per_second: float | None) -> None:
+    def __init__(self, requests: list[bytes], per_second: float | None, url: SplitResult) -> None:
+        self._url = url
+        self._missing = 0  # connections that the server has closed; some close what was idle for two seconds
         self._requests = deque(requests)
         self._left = len(requests)
         self._period_s = 1.0 / per_second if per_second else None
@@ -67,16 +73,31 @@ class _Load:
         self.waits_s: list[float] = []
         self.statuses: Counter[str] = Counter()
         self.locations: list[str] = []
+        self.started_at = self.ended_at = time.time()
         self.ended: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
-    async def run(self, connections: list[_Connection]) -> None:
-        self._idle.extend(connections)
+    async def run(self, connections: int) -> None:
+        for _ in range(connections):
+            await self._connect()
+        self.started_at = time.time()
         if self._period_s is None:
             while self._idle and self._requests:
                 self._idle.popleft().send(self._requests.popleft(), time.perf_counter())
         else:
             await self._pace(self._period_s)
         await self.ended
+        self.ended_at = time.time()
+
+    async def _connect(self) -> None:
+        _, made = await asyncio.get_running_loop().create_connection(
+            functools.partial(_Connection, self), self._url.hostname, self._url.port
+        )
+        self._idle.append(made)
+
+    def close(self) -> None:
+        """Close all connections; none is in use."""
+        for connection in self._idle:
+            connection.close()
 
     async def _pace(self, period_s: float) -> None:
         # A wait counts from when a request was due, so that a slow answer makes those behind it late too.
@@ -86,6 +107,9 @@ class _Load:
             while due_at <= now and len(self._waiting) < len(self._requests):
                 self._waiting.append(due_at)
                 due_at += period_s
+            while self._waiting and self._missing and not self._idle:
+                self._missing -= 1
+                await self._connect()
             while self._waiting and self._idle:
                 self._idle.popleft().send(self._requests.popleft(), self._waiting.popleft())
             await asyncio.sleep(STEP_S)
@@ -98,6 +122,7 @@ class _Load:
             self.locations.append(head[at + 18 : at + 54].decode())
         self._left -= 1
         if not self._left:
+            self._idle.append(connection)
             self.ended.set_result(None)
         elif self._waiting:
             connection.send(self._requests.popleft(), self._waiting.popleft())
@@ -106,8 +131,11 @@ class _Load:
         else:
             self._idle.append(connection)
 
-    def lost(self, exc: Exception | None) -> None:
-        if not self.ended.done():
+    def lost(self, connection: _Connection, exc: Exception | None) -> None:
+        if connection in self._idle and self._period_s is not None:
+            self._idle.remove(connection)
+            self._missing += 1
+        elif not self.ended.done():
             self.ended.set_exception(ConnectionError(f"a connection was closed: {exc}"))
 
 
@@ -118,21 +146,15 @@ async def main(job: dict[str, Any]) -> dict[str, Any]:
     warm_up = requests[: job["warm_up"]]
     locations: list[str] = []
     for part, per_second in ((warm_up, None), (requests[job["warm_up"] :], job.get("per_second"))):
-        load = _Load(part, per_second)
-        loop = asyncio.get_running_loop()
-        connect = functools.partial(_Connection, load)
-        made = [await loop.create_connection(connect, url.hostname, url.port) for _ in range(job["connections"])]
-        started_at = time.time()
+        load = _Load(part, per_second, url)
         if part:
-            await load.run([connection for _, connection in made])
-        ended_at = time.time()
-        for transport, _ in made:
-            transport.close()
+            await load.run(job["connections"])
+        load.close()
         locations += load.locations
     waits = sorted(1e3 * wait for wait in load.waits_s)
     return {
-        "started_at": started_at,
-        "ended_at": ended_at,
+        "started_at": load.started_at,
+        "ended_at": load.ended_at,
         "statuses": load.statuses,
         "locations": locations,
         "waits_ms": waits[:: max(1, len(waits) // 10_000)],
