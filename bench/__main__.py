@@ -68,7 +68,7 @@ def _parser() -> argparse.ArgumentParser:
     one = commands.add_parser("profile", help="one row alone, with py-spy and the database's statements")
     one.set_defaults(run=_profile)
     one.add_argument("row", choices=names)
-    one.add_argument("--events", type=int, default=200_000)
+    one.add_argument("--events", type=int, default=600_000)
     one.add_argument("--folder", type=Path, default=home.folder() / "profiles", help="where flame graphs go")
     return parser
 

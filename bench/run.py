@@ -17,8 +17,8 @@ from bench.stand import Say, Stand
 class Plan:
     """How much is measured."""
 
-    events: int = 200_000
-    rounds: int = 5
+    events: int = 600_000
+    rounds: int = 3
     latency_s: float = 10.0
     all_waits: bool = True  # else of our own rows only
 
@@ -26,7 +26,7 @@ class Plan:
         return f"{self.events:,} events × row's share, {self.rounds} rounds, waits over {self.latency_s:g} s"
 
 
-QUICK = Plan(events=40_000, rounds=1, latency_s=2.0, all_waits=False)
+QUICK = Plan(events=100_000, rounds=1, latency_s=2.0, all_waits=False)
 
 
 def run(rows: Sequence[Row], plan: Plan, say: Say) -> tuple[list[Results], list[str]]:

@@ -28,7 +28,7 @@ class ChainRow:
     name: str = "chain"
     title: str = "whole chain: order → assembled, assembly time 0"
     kind: Kind = "ours"
-    share: float = 0.05
+    share: float = 0.02
 
     def measure(self, stand: Stand, events: int) -> Measured:
         """Place orders as fast as they are answered, and wait until all are assembled."""

@@ -51,7 +51,7 @@ class KafkaRow:
     name: str = "kafka_alone"
     title: str = "Kafka alone: consume"
     kind: Kind = "limit"
-    share: float = 5.0
+    share: float = 2.0
 
     def measure(self, stand: Stand, events: int) -> Measured:
         """Read the topic that the full path reads, often enough."""

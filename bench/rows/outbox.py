@@ -30,7 +30,7 @@ class RelayRow:
     name: str = "relay"
     title: str = "outbox relay: rows → topic"
     kind: Kind = "ours"
-    share: float = 0.5
+    share: float = 0.2
     looks: list[Meter] = field(default_factory=list, compare=False)  # the last run's
 
     def measure(self, stand: Stand, events: int) -> Measured:
