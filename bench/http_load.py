@@ -12,7 +12,7 @@ import time
 from collections import Counter, deque
 from collections.abc import Iterable
 from typing import Any, cast
-from urllib.parse import SplitResult, urlsplit
+from urllib.parse import urlsplit
 
 import uvloop
 
@@ -62,8 +62,8 @@ class _Connection(asyncio.Protocol):
 class _Load:
     """The requests of one job."""
 
-    def __init__(self, requests: list[bytes], per_second: float | None, url: SplitResult) -> None:
-        self._url = url
+    def __init__(self, requests: list[bytes], per_second: float | None, host: str, port: int) -> None:
+        self._host, self._port = host, port
         self._missing = 0  # connections that the server has closed; some close what was idle for two seconds
         self._requests = deque(requests)
         self._left = len(requests)
@@ -89,9 +89,7 @@ class _Load:
         self.ended_at = time.time()
 
     async def _connect(self) -> None:
-        _, made = await asyncio.get_running_loop().create_connection(
-            functools.partial(_Connection, self), self._url.hostname, self._url.port
-        )
+        _, made = await asyncio.get_running_loop().create_connection(functools.partial(_Connection, self), self._host, self._port)
         self._idle.append(made)
 
     def close(self) -> None:
@@ -142,11 +140,12 @@ class _Load:
 async def main(job: dict[str, Any]) -> dict[str, Any]:
     """Warm up, then measure. Waits are in milliseconds, moments in seconds since 1970."""
     url = urlsplit(job["url"])
-    requests = list(_requests(job, f"{url.hostname}:{url.port}", url.path or "/"))
+    host, port = url.hostname or "", url.port or 80
+    requests = list(_requests(job, f"{host}:{port}", url.path or "/"))
     warm_up = requests[: job["warm_up"]]
     locations: list[str] = []
     for part, per_second in ((warm_up, None), (requests[job["warm_up"] :], job.get("per_second"))):
-        load = _Load(part, per_second, url)
+        load = _Load(part, per_second, host, port)
         if part:
             await load.run(job["connections"])
         load.close()
