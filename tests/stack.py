@@ -367,10 +367,15 @@ class Up:
         return found
 
     def children(self) -> dict[str, psutil.Process]:
-        """Every process that it runs now, by name."""
+        """Every process that it runs now, by name; one that was just killed is none."""
         told = self.told
         parts = {name: told[name] for name in ("kafka", "postgres", "source", "relay") if "pid" in told.get(name, {})}
-        return {name: psutil.Process(of["pid"]) for name, of in (parts | told["functions"]).items() if of.get("pid")}
+        found = {}
+        for name, of in (parts | told["functions"]).items():
+            with contextlib.suppress(psutil.NoSuchProcess):
+                if of.get("pid"):
+                    found[name] = psutil.Process(of["pid"])
+        return found
 
     def log(self, name: str) -> str:
         """What the process `name` has logged."""

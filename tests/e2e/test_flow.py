@@ -94,8 +94,9 @@ def test_the_demo_fails_and_names_what_did_not_happen(system: System) -> None:
 
 def test_orders_placed_before_a_kill_9_of_broker_and_database_are_assembled_after_it(system: System) -> None:
     orders = [system.place(number) for number in range(3)]
+    children = system.up.children()
     for name in ("kafka", "postgres"):
-        system.up.children()[name].kill()
+        children[name].kill()
     stack.eventually(lambda: {system.up.told[name].get("restarts") for name in ("kafka", "postgres")} == {1}, "both again")
     ready = "SELECT count(*) FROM orders WHERE id = ANY(:ids) AND status = 'assembled'"
     stack.eventually(lambda: system.run(ready, ids=orders) == [[3]], "assembled orders", 60)

@@ -55,7 +55,7 @@ def test_our_manifests_agree_with_the_catalogue() -> None:
         assert source.extensions == {"kafkatopic": source.topics[0]}
     leased = {consumer.source: consumer.leased for _, consumer in topics.read().consumers()}
     for source in sources:
-        assert (source.batch_size, source.requests_in_flight) == ((1, 8) if leased[source.name] else (500, 2)), source.name
+        assert (source.batch_size, source.requests_in_flight) == ((1, 8) if leased[source.name] else (1000, 3)), source.name
 
 
 def test_the_environment_comes_first_and_the_rest_follows_it() -> None:
