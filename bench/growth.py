@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from bench import report, stand
+from bench.dataset import Dataset
 from bench.report import Results
 from bench.rows import starting
 from bench.rows.consumer import ConsumerRow
@@ -44,16 +45,12 @@ def run(events: int, rounds: int, old_rows: Sequence[int], say: Say) -> tuple[li
     """Measure every step in each round; what was found, and what was wrong."""
     chosen = list(steps(old_rows))
     results = [Results(step.row) for step in chosen]
-    faults: list[str] = []
     with stand.running(say) as servers:
         for n in range(1, rounds + 1):
             for one in results:
-                measured = one.row.measure(servers, events)
-                one.rounds.append(measured)
-                faults += [f"{one.row.name}: {fault}" for fault in measured.faults]
-                cpu = ", ".join(f"{name} {value:.1f}" for name, value in measured.cpu_us_per_event().items())
-                say(f"round {n}/{rounds}: {one.row.name}: {measured.events_per_second:,.0f}/s (CPU µs: {cpu})")
+                say(f"round {n}/{rounds}: {one.row.name}: {one.measure(servers, events)}")
         plans = [plan for rows in old_rows for plan in _plans(servers, rows)]
+    faults = [fault for one in results for fault in one.faults()]
     faults += [f"plan with {rows:,} rows: {plan}" for rows, plan in plans if "Seq Scan on orders" in plan and rows >= INDEX_ROWS]
     for rows, plan in plans:
         say(f"plan with {rows:,} rows: {plan}")
@@ -64,11 +61,9 @@ def run(events: int, rounds: int, old_rows: Sequence[int], say: Say) -> tuple[li
 
 def _plans(servers: stand.Stand, rows: int) -> Iterator[tuple[int, str]]:
     """How PostgreSQL would run the update of a batch of 500, in one line."""
-    from bench.dataset import Dataset
-
     dataset = Dataset(500)
     ids = ",".join(f"'{order_id}'" for order_id in dataset.order_ids())
     with servers.database(dataset, rows) as name:
-        sql = f"EXPLAIN (COSTS off) UPDATE orders SET status = 'assembled' WHERE id = ANY(ARRAY[{ids}]) AND status = 'paid'"  # noqa: S608
+        sql = f"EXPLAIN (COSTS off) UPDATE orders SET status = 'assembled' WHERE id = ANY(ARRAY[{ids}]) AND status = 'paid'"  # noqa: S608  ids that the data set made
         lines = [row[0].strip() for row in servers.sql(sql, name) if "Cond" not in row[0] and "Filter" not in row[0]]
     yield rows, " ".join(lines)

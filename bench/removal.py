@@ -71,26 +71,21 @@ def run(events: int, rounds: int, rows: int, say: Say) -> tuple[dict[str, Any], 
     results = [
         Results(ConsumerRow(name, name, "ours", 1.0, kind, filled=FILL.format(rows=rows), ended=kind.ended)) for name, kind in kinds.items()
     ]
-    faults: list[str] = []
     with stand.running(say) as servers:
         for n in range(1, rounds + 1):
             for one in results:
-                measured = one.row.measure(servers, events)
-                one.rounds.append(measured)
-                faults += [f"{one.row.name}: {fault}" for fault in measured.faults]
-                for line in _lines(measured, kinds[one.row.name].looks[-1]):
+                for line in _lines(one.measure(servers, events), kinds[one.row.name].looks[-1]):
                     say(f"round {n}/{rounds}: {one.row.name}: {line}")
     found = {
         "rows_before": rows,
         "rows": [one.json() | {"looks": [vars(look) for look in kinds[one.row.name].looks]} for one in results],
     }
     report.write(found, report.RESULTS / "removal.json")
-    return found, faults
+    return found, [fault for one in results for fault in one.faults()]
 
 
 def _lines(measured: Any, look: Look) -> Iterator[str]:
-    cpu = ", ".join(f"{name} {value:.1f}" for name, value in measured.cpu_us_per_event().items())
-    yield f"{measured.events_per_second:,.0f}/s (CPU µs an event: {cpu})"
+    yield str(measured)
     for table, removed in look.removed.items():
         yield f"{removed['rows']:,} rows of {table} went in {removed['seconds']:.0f} s"
     for name, size in look.sizes.items():

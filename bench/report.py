@@ -15,6 +15,7 @@ from rich.console import Console
 from rich.table import Table
 
 from bench.row import Measured, Row, Waits
+from bench.stand import Stand
 
 RESULTS = Path(__file__).resolve().parent / "results"
 FULL_PATH = ("full_path", "full_path_two")
@@ -29,6 +30,15 @@ class Results:
     rounds: list[Measured] = field(default_factory=list)
     idle: Waits | None = None
     half_load: Waits | None = None
+
+    def measure(self, stand: Stand, events: int) -> Measured:
+        """One round more."""
+        self.rounds.append(self.row.measure(stand, events))
+        return self.rounds[-1]
+
+    def faults(self) -> list[str]:
+        """What was wrong in any round."""
+        return [f"{self.row.name}: {fault}" for one in self.rounds for fault in one.faults]
 
     @property
     def median(self) -> float:

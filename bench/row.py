@@ -24,6 +24,10 @@ class Measured:
         """The speed."""
         return self.events / self.seconds
 
+    def __str__(self) -> str:
+        cpu = ", ".join(f"{name} {value:.1f}" for name, value in self.cpu_us_per_event().items())
+        return f"{self.events_per_second:,.0f}/s ({self.events:,} in {self.seconds:.2f} s; CPU µs an event: {cpu})"
+
     def cpu_us_per_event(self) -> dict[str, float]:
         """Microseconds of CPU for each event."""
         return {name: 1e6 * seconds / self.events for name, seconds in self.cpu_s.items()}

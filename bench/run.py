@@ -57,15 +57,10 @@ def _kept(one: Results, what: str, work: Callable[[], list[str]], say: Say) -> l
 
 def _measure(one: Results, servers: Stand, plan: Plan, which: str, say: Say) -> list[str]:
     began = time.monotonic()
-    measured = one.row.measure(servers, plan.events)
+    measured = one.measure(servers, plan.events)
     gc.collect()  # the checks hold every row in memory
-    one.rounds.append(measured)
-    cpu = ", ".join(f"{name} {value:.1f}" for name, value in measured.cpu_us_per_event().items())
     wrong = "".join(f"; WRONG: {fault}" for fault in measured.faults)
-    say(
-        f"{which}: {one.row.name}: {measured.events_per_second:,.0f}/s ({measured.events:,} in {measured.seconds:.2f} s; CPU µs: {cpu}; "
-        f"{time.monotonic() - began:.0f} s with preparation and checks){wrong}"
-    )
+    say(f"{which}: {one.row.name}: {measured}; {time.monotonic() - began:.0f} s with preparation and checks{wrong}")
     return [f"{one.row.name}, {which}: {fault}" for fault in measured.faults]
 
 

@@ -7,8 +7,10 @@ import secrets
 import shutil
 import signal
 import socket
+import subprocess
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import psutil
 
@@ -44,6 +46,16 @@ def guarded(
             # no_setuid_fixup: without it access(2) ignores capabilities after a change of user, and PostgreSQL asks it for its own path.
             prefix += ["--securebits=+no_setuid_fixup", f"--inh-caps={only}", f"--ambient-caps={only}", f"--bounding-set={only}"]
     return [*prefix, "--", *command]
+
+
+def end(process: subprocess.Popen[Any], within_s: float) -> None:
+    """Ask `process` to end, and after `within_s` make it."""
+    process.terminate()
+    try:
+        process.wait(within_s)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
 
 
 def environment(**added: str) -> dict[str, str]:

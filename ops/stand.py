@@ -39,12 +39,7 @@ def running(state: Path, say: Callable[[str], None]) -> Iterator[dict[str, Any]]
         yield _ready(state, lambda: process.poll() is None, heard)
     finally:
         heard.quiet = True
-        process.terminate()
-        try:
-            process.wait(_STOP_S)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
+        child.end(process, _STOP_S)
         heard.join()
 
 

@@ -18,7 +18,22 @@ from typing import Any, Protocol, cast
 from starlette.requests import Request
 from starlette.responses import Response
 
-from shared import answer, cloudevent, config, database, errors, events, failures, grouping, inbox, lease, outbox, server, telemetry
+from shared import (
+    answer,
+    cloudevent,
+    config,
+    database,
+    errors,
+    events,
+    failures,
+    grouping,
+    inbox,
+    lease,
+    outbox,
+    retention,
+    server,
+    telemetry,
+)
 from shared.config import Settings
 from shared.database import Transaction
 from shared.grouping import Outcome
@@ -77,7 +92,7 @@ def _function(handler: Callable[..., Any], kinds: Sequence[type[events.Event]], 
         if settling.cache_info().currsize:
             await asyncio.to_thread(settling().database.close)
 
-    @server.function(name, ready=ready, check=Removal.check, end=end)
+    @server.function(name, ready=ready, check=retention.check, end=end)
     @functools.wraps(handler)
     async def deliver(request: Request) -> Response:
         started = time.perf_counter()

@@ -146,11 +146,6 @@ class Removal:
         old = Old(inbox, "processed_at", "status = 'sent'", kept_s) if leased else Old(inbox, "received_at", "true", kept_s)
         return cls(inbox.removesuffix("_inbox_events"), old, settings, application)
 
-    @staticmethod
-    def check(settings: Settings) -> None:
-        """Refuse settings by which an inbox would forget too soon. Raises ConfigError."""
-        retention.check(settings)
-
     def start(self) -> None:
         """Begin, unless these rows are kept for ever."""
         if self.old.kept_s != math.inf:

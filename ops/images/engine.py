@@ -64,12 +64,7 @@ def running() -> Iterator[dict[str, str]]:
         _wait(process, found, folder / "log.txt")
         yield found
     finally:
-        process.terminate()
-        try:
-            process.wait(_STOP_S)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
+        child.end(process, _STOP_S)
         # The network namespace that dockerd keeps open is a mount, which outlives it.
         if umount := shutil.which("umount"):
             subprocess.run([umount, "--lazy", folder / "exec" / "netns" / "default"], check=False, stderr=subprocess.DEVNULL)

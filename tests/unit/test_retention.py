@@ -9,7 +9,6 @@ import pytest
 
 from ops import child, contracts, home
 from shared import config, errors, retention, topics
-from shared.removal import Removal
 from tests.ops import commands
 
 DAY_S = 86_400
@@ -80,7 +79,7 @@ def test_a_setting_may_be_longer_but_never_shorter() -> None:
     """The setting is named, with the rule and where it comes from."""
     assert 40 * DAY_S == retention.inbox_s(INBOX, settings(inbox_retention="40d"))
     with pytest.raises(errors.ConfigError) as caught:
-        Removal.check(settings(inbox_retention="31d"))
+        retention.check(settings(inbox_retention="31d"))
     told = "INBOX_RETENTION: must be 32d or longer, not 31d: the topics of {} keep a record for up to 31d (retention.ms and segment.ms in"
     assert [told.format(f"{name}_inbox_events") for name in ("assembly", "notification", "order")] == [
         fault.partition(" contracts/topics.yaml")[0] for fault in caught.value.faults
