@@ -14,6 +14,7 @@ ORDERFLOW := $(BIN)/orderflow
 STAMP := .venv/made-from-$(shell cat requirements.lock pyproject.toml 2>/dev/null | sha256sum | cut -c1-16)
 BENCH_STAMP := .venv-bench/made-from-$(shell cat requirements-bench.lock pyproject.toml 2>/dev/null | sha256sum | cut -c1-16)
 BENCH := .venv-bench/bin/python -m bench
+AUDIT_STAMP := .venv-audit/made-from-$(shell cat requirements-audit.lock 2>/dev/null | sha256sum | cut -c1-16)
 FROM ?= beginning
 # Tests mostly wait for servers, so two at a time take half as long; each worker has a broker and a database of its own.
 WORKERS ?= 2
@@ -241,10 +242,12 @@ venv: $(STAMP) ## .venv, from requirements.lock (every other target makes it whe
 lock: ## renew both requirements*.lock from pyproject.toml, and the images' sets with their pins (UPGRADE=1 takes the newest versions)
 	@$(call need_python)
 	@test -x build/lock/bin/uv || { $(PYTHON) -m venv build/lock && build/lock/bin/pip install --quiet --disable-pip-version-check uv==0.13.9; }
-	@build/lock/bin/uv pip compile --quiet --python-version 3.11 --generate-hashes --no-emit-index-url --no-header \
+	@build/lock/bin/uv pip compile --quiet --python-version 3.11 --generate-hashes --no-emit-index-url --no-header --no-strip-markers \
 	  --extra ops --extra dev $(if $(UPGRADE),--upgrade) --output-file requirements.lock pyproject.toml
 	@build/lock/bin/uv pip compile --quiet --python-version 3.11 --generate-hashes --no-emit-index-url --no-header \
 	  --extra ops --extra bench --constraint requirements.lock --output-file requirements-bench.lock pyproject.toml
+	@build/lock/bin/uv pip compile --quiet --python-version 3.11 --generate-hashes --no-emit-index-url --no-header \
+	  --group audit $(if $(UPGRADE),--upgrade) --output-file requirements-audit.lock
 	@$(PYTHON) -m ops.images.sets build/lock/bin/uv
 	@! grep -nE '://|--(extra-)?index-url|--find-links' requirements*.lock template/*/requirements.txt functions/*/requirements.txt infra/images/*.txt \
 	  || { echo "an address landed in a lock file" >&2; exit 1; }
