@@ -1,8 +1,9 @@
 """The short way from a payload to its model, for payloads in which nothing is odd.
 
-pydantic alone decides what is refused, and in which words: all that is not surely right is left to it. Surely right is printable ASCII
-without escapes, with all fields of the model and no others, each within its bounds, and times in UTC. It takes a quarter of the time.
-A model with a rule that is not known here has no short way. A test holds the two ways against each other.
+pydantic alone decides what is refused, and in which words: all that is not surely right is left to it. Surely right is one flat object in
+printable ASCII without escapes, with all fields of the model, each within its bounds, and times in UTC; fields that nobody knows yet are
+passed over, as pydantic does. It takes a quarter of the time. A model with a rule that is not known here has no short way. A test holds
+the two ways against each other.
 """
 
 import re
@@ -17,7 +18,8 @@ from pydantic.fields import FieldInfo
 
 M = TypeVar("M", bound=BaseModel)
 
-_PLAIN = bytes(code for code in range(0x20, 0x7F) if code != ord("\\"))
+_PLAIN = bytes(code for code in range(0x20, 0x7F) if chr(code) not in "\\{[")
+_BYTES_MAX = 4096  # a number of 4,300 digits is refused by pydantic, even where nobody knows its field
 _in_utc = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}(\.[0-9]{6})?(Z|\+00:00)").fullmatch
 _moment = datetime.fromisoformat
 _BOUNDS = {annotated_types.MinLen: "min_length", annotated_types.MaxLen: "max_length", annotated_types.Ge: "ge", annotated_types.Le: "le"}
@@ -31,13 +33,13 @@ def to(model: type[M], like: type[BaseModel], years: range) -> Callable[[bytes],
     shape = {name: _shape(field, known) for name, field in model.model_fields.items()}
     if None in shape.values() or model.model_config != like.model_config or _checks(model) != _checks(like):
         return lambda _payload: None
-    struct = msgspec.defstruct(model.__name__, list(shape.items()), forbid_unknown_fields=True, gc=False)
+    struct = msgspec.defstruct(model.__name__, list(shape.items()), gc=False)
     decode = msgspec.json.Decoder(struct).decode
     times = [name for name, field in model.model_fields.items() if field.annotation is AwareDatetime]
     names, new = set(shape), model.__new__
 
     def read(payload: bytes) -> M | None:
-        if payload.translate(None, _PLAIN):
+        if len(payload) > _BYTES_MAX or payload.translate(None, _PLAIN) != b"{":
             return None
         try:
             fields = _asdict(decode(payload))

@@ -35,7 +35,13 @@ values = {
     "more": st.recursive(scalars, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(texts, inner, max_size=3)),
 }
 changes = st.fixed_dictionaries({}, optional={name: value | scalars for name, value in values.items()})
-examples = st.sampled_from([controls.paid(event_id="e", order_id="o"), controls.assembled(event_id="e", order_id="o")])
+examples = st.sampled_from(
+    [
+        controls.paid(event_id="e", order_id="o"),
+        controls.assembled(event_id="e", order_id="o"),
+        controls.assembled(event_id="e", order_id="o") | {"later": "x", "n": 12, "f": -1.5e3, "b": True},
+    ]
+)
 
 
 def outcome(payload: bytes, *, short: bool) -> object:
@@ -90,6 +96,11 @@ def test_bytes_of_any_kind_are_read_the_same_both_ways(payload: bytes) -> None:
         (b'"user-7"', b'"user-7", "note": ' + b"9" * 5000),
         (b'"user-7"', b'"user-7", "note": ' + b"[" * 300 + b"]" * 300),
         (b'"user-7"', b'"user-7", "note": NaN'),
+        *(
+            (b'"user-7"', b'"user-7", "note": ' + value)
+            for value in (b"01", b"-0", b"1.", b".5", b"1e", b"+1", b"1E400", b"-", b"9" * 3600, b"nul", b'""""')
+        ),
+        *((b'"user-7"', b'"user-7", ' + key) for key in (b'"":1', b'"a":1,"a":"2"', b"a:1", b'"a"', b'"a":1,')),
         (b'"user-7"', b'"user-\xff"'),
         (b'"event_version": 1', b'"event_version": -0'),
         (b'"event_version": 1', b'"event_version": 1e0'),
@@ -113,7 +124,13 @@ def test_what_readers_of_json_differ_in_is_read_the_same_both_ways(old: bytes, n
 
 
 @pytest.mark.parametrize(
-    "payload", [controls.paid(), controls.assembled(), controls.assembled(occurred_at="2026-11-24T12:00:00.250000+00:00")]
+    "payload",
+    [
+        controls.paid(),
+        controls.assembled(),
+        controls.assembled(occurred_at="2026-11-24T12:00:00.250000+00:00"),
+        controls.assembled() | {"a_field_of_tomorrow": "x" * 300, "another": -1.5e3, "and": None},
+    ],
 )
 def test_our_own_events_take_the_short_way(payload: controls.Payload) -> None:
     kind = events.known()[payload["event_type"]]
