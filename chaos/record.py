@@ -37,7 +37,7 @@ class Sent:
     idempotency_key: str | None = None
     topic: str | None = None
     key: str | None = None
-    event_id: str | None = None  # of the payload; None where poison has none
+    event_id: str | None = None  # of the payload; None for an order and for poison
     event_type: str | None = None
     ce_id: str | None = None  # of the headers; None for a plain record
     ce_source: str | None = None
@@ -71,7 +71,10 @@ class Fault:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Telegram:
-    """A message that the fake Telegram took. `fault` says what it did to the answer on purpose: late, closed, 500 or nothing."""
+    """A message that reached the fake Telegram. `fault` says what it did to it on purpose, if anything.
+
+    `late` and `closed`: it took the message, and the answer came too late or never. `500` and `429`: it did not take the message.
+    """
 
     n: int
     at: float
@@ -80,6 +83,11 @@ class Telegram:
     # What became of it.
     answered: bool = False  # a whole 200 was handed to the connection; that it arrived is not known
     ended_at: float | None = None
+
+    @property
+    def taken(self) -> bool:
+        """Whether somebody now has read the message."""
+        return self.fault not in {"500", "429"}
 
     @property
     def what(self) -> str:

@@ -33,6 +33,7 @@ class Program:
     clean_exits: frozenset[int] = frozenset({0})
     ready_within_s: float = 60.0
     stop_within_s: float = 15.0
+    restart_max_s: float = RESTART_MAX_S  # what the wait before a restart grows to
     cwd: str | None = None
 
 
@@ -141,7 +142,7 @@ class Supervisor:
                 wait_s = RESTART_FIRST_S
             self._note(one, "restarting", f"{one.program.name} ended ({_meaning(code)}); it is started again in {wait_s:g} s")
             await asyncio.sleep(wait_s)
-            wait_s = min(wait_s * 2, RESTART_MAX_S)
+            wait_s = min(wait_s * 2, one.program.restart_max_s)
             one.restarts += 1
             one.readers[:] = [reader for reader in one.readers if not reader.done()]
             process = await self._spawn(one)

@@ -1,0 +1,66 @@
+"""Whether nothing is left to do: no lag, no row in the outbox, no open lease. Asked directly, of Kafka and PostgreSQL themselves."""
+
+import asyncio
+import time
+from collections.abc import Callable
+
+from confluent_kafka import ConsumerGroupTopicPartitions, KafkaException, admin
+
+from ops import topics_admin
+from shared import broker, database, errors, topics
+from shared.config import Settings
+
+ANSWER_S = 10.0
+EVERY_S = 1.0
+SETTLED = 3  # so many looks in a row have to find nothing
+_LEFT = """
+SELECT (SELECT count(*) FROM order_outbox_events WHERE status = 'pending'),
+       (SELECT count(*) FROM order_outbox_events WHERE status = 'failed'),
+       (SELECT count(*) FROM notification_inbox_events WHERE status = 'claimed')
+"""
+
+
+class Drain:
+    """Looks at what is left."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._database = database.Database(settings.postgres_dsn("order"), settings=settings, application="chaos-drain")
+        self._admin = topics_admin.Admin(settings)
+        self._client = admin.AdminClient(broker.client(settings, "chaos-drain"))
+
+    async def wait(self, within_s: float, tell: Callable[[str], None] = lambda _left: None) -> str:
+        """Wait until nothing is left, for `within_s` at the most. What is left then; nothing, if nothing is."""
+        deadline, empty, left = time.monotonic() + within_s, 0, ""
+        while empty < SETTLED and time.monotonic() < deadline:
+            left = await asyncio.to_thread(self._look)
+            empty = 0 if left else empty + 1
+            tell(left)
+            await asyncio.sleep(EVERY_S)
+        return left
+
+    def close(self) -> None:
+        """Let go of the database."""
+        self._database.close()
+
+    def _look(self) -> str:
+        try:
+            lags = self._lags()
+            [[pending, failed, claimed]] = self._database.transact(lambda tx: tx.run(_LEFT))
+        except (errors.OrderflowError, KafkaException) as exc:
+            return str(exc)
+        parts = [f"{group} lags by {lag}" for group, lag in lags.items() if lag]
+        rows = {"rows of the outbox are pending": pending, "are set aside": failed, "messages are claimed and not sent": claimed}
+        return "; ".join([*parts, *(f"{count} {what}" for what, count in rows.items() if count)])
+
+    def _lags(self) -> dict[str, int]:
+        known = topics.catalogue(self._settings)
+        parts = self._admin.partitions()
+        ends = self._admin.ends((topic.name, number) for topic in known.topics if topic.consumers for number in range(parts[topic.name][0]))
+        lags = {}
+        for topic, consumer in known.consumers():
+            asked = ConsumerGroupTopicPartitions(consumer.group)
+            found = self._client.list_consumer_group_offsets([asked], request_timeout=ANSWER_S)[consumer.group].result(2 * ANSWER_S)
+            committed = {(part.topic, part.partition): max(0, part.offset) for part in found.topic_partitions}
+            lags[consumer.group] = sum(end - committed.get(place, 0) for place, end in ends.items() if place[0] == topic.name)
+        return lags
