@@ -90,6 +90,13 @@ types: $(STAMP) ## strict types
 contracts: $(STAMP) ## topics, AsyncAPI, schemas, manifests and code agree (`orderflow contracts generate` renews the schemas)
 	@$(ORDERFLOW) contracts check
 
+##@ Faults
+
+.PHONY: chaos
+chaos: $(STAMP) ## kill, freeze, restart and cut off everything under load, then count (ARGS="--minutes 4 --seed 7"; docs/chaos.md)
+	@$(need_java)
+	@$(BIN)/python -m chaos $(ARGS)
+
 ##@ Speed
 
 .PHONY: bench
