@@ -76,6 +76,7 @@ def growth(steps: Sequence[Mapping[str, Any]], file: Path) -> None:
         labels = [step["size"] for step in chosen]
         axes.bar(labels, [step["events_per_second"]["median"] for step in chosen], color="#1f6f8b")
         axes.set_title(way, fontsize=9)
+        axes.tick_params(labelsize=7)
         axes.set_ylabel("events a second", fontsize=8)
         axes.set_ylim(bottom=0)
         other = axes.twinx()
