@@ -196,7 +196,7 @@ def _order(order_id: str, user_id: str, status: str, items: list[list[Any]] | No
 
 def _outbox_row(*row: Any) -> OutboxRow:
     *plain, key, due_at, seq = row
-    return OutboxRow(*plain, text(key), (due_at, seq))
+    return OutboxRow(*plain, text(key), (due_at, seq))  # type: ignore[call-arg]  # as many as the statement has columns
 
 
 def text(key: bytes | None) -> str | None:

@@ -62,7 +62,7 @@ def _handled(ledger: Ledger, topic: str, lane: Sequence[Expected], rows: Rows, m
 def _in_order(lane: Sequence[Expected], turn: Turn, what: str) -> Iterator[Case]:
     happened = [(event, at) for event in lane if (at := turn(event)) is not None]
     for (before, sooner), (after, later) in pairwise(happened):
-        if later < sooner:  # type: ignore[operator]  two of one kind
+        if later < sooner:  # type: ignore[operator]  # two of one kind
             expected = f"after {before.event_id} at {before.place}"
             yield after.case("disordered", f"{what} not in the order of their records", expected=expected, found=f"{later} before {sooner}")
 

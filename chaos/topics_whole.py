@@ -3,7 +3,7 @@
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from confluent_kafka import Consumer, KafkaException, TopicPartition
 
@@ -66,8 +66,9 @@ def _consumer(settings: Settings, group: str) -> Consumer:
     return Consumer(broker.client(settings, "chaos-count") | {"group.id": group, "enable.auto.commit": False})
 
 
-def _all(consumer: Consumer, left: dict[tuple[str, int], int]) -> list[Message]:
-    """Messages until each partition in `left` has given the one before its end."""
+def _all(consumer: Consumer, ends: dict[tuple[str, int], int]) -> list[Message]:
+    """The messages before the end of each partition; what has come since is left out."""
+    left = set(ends)
     found: list[Message] = []
     heard = time.monotonic()
     while left:
@@ -75,15 +76,18 @@ def _all(consumer: Consumer, left: dict[tuple[str, int], int]) -> list[Message]:
             fault = message.error()
             if fault is not None and not fault.retriable():
                 raise KafkaException(fault)
-            topic, partition, offset = message.topic(), message.partition(), message.offset()
-            if fault is not None or topic is None or partition is None or offset is None:
-                continue
-            heard, place = time.monotonic(), (topic, partition)
-            if place in left:
-                headers = tuple((name, value.encode() if isinstance(value, str) else value) for name, value in message.headers() or ())
-                found.append(Message(*place, offset, message.key(), message.value(), headers))  # type: ignore[arg-type]  always bytes here
-                if offset >= left[place] - 1:
-                    del left[place]
+            if fault is None:
+                heard = time.monotonic()
+                one = _message(message)
+                place = one.topic, one.partition
+                found += [one] * (one.offset < ends.get(place, 0))
+                if one.offset >= ends.get(place, 0) - 1:
+                    left.discard(place)
         if left and time.monotonic() > heard + SILENCE_S:
             raise errors.Unavailable(f"Kafka has given nothing for {SILENCE_S:.0f} s; left are {sorted(left)}", code="kafka_away")
     return found
+
+
+def _message(message: Any) -> Message:
+    headers = tuple((name, value.encode() if isinstance(value, str) else value) for name, value in message.headers() or ())
+    return Message(message.topic(), message.partition(), message.offset(), message.key(), message.value(), headers)
