@@ -95,6 +95,7 @@ class Telegram:
 class _Server(ThreadingHTTPServer):
     daemon_threads = True
     block_on_close = False  # a client may keep its connection open
+    request_queue_size = 1024  # with the default of 5 a burst waits for the kernel to try again, for longer than notify waits for an answer
 
     def handle_error(self, *_: object) -> None:
         """Say nothing: clients are killed here."""
