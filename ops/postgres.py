@@ -77,10 +77,6 @@ class Server:
         options = [part for name, value in settings.items() for part in ("-c", f"{name}={value}")]
         return self._guarded("postgres", "-D", str(self.data), *options)
 
-    def superuser_dsn(self, database: str = "postgres") -> str:
-        """Where the owner of the whole server connects."""
-        return dsn(self.port, SUPERUSER, self._password_file.read_text(encoding="utf-8").strip(), database)
-
     def probe(self) -> None:
         """Ask once. Raises Unavailable when the server does not answer."""
         self.run("SELECT 1")
@@ -88,11 +84,25 @@ class Server:
     def run(self, sql: str, database: str = "postgres") -> str:
         """What psql prints for one statement of the superuser's: a line a row, no heading. Raises Unavailable with what it complains of."""
         done = subprocess.run(
-            [programs() / "psql", "-XqAt", "-v", "ON_ERROR_STOP=1", "-d", self.superuser_dsn(database), "-c", sql],
+            [
+                programs() / "psql",
+                "-XqAt",
+                "-v",
+                "ON_ERROR_STOP=1",
+                "-h",
+                child.LOOPBACK,
+                "-p",
+                str(self.port),
+                "-U",
+                SUPERUSER,
+                "-d",
+                database,
+            ],
+            input=sql,
             capture_output=True,
             text=True,
             check=False,
-            env=child.environment(PGCONNECT_TIMEOUT="5"),
+            env=child.environment(PGCONNECT_TIMEOUT="5", PGPASSWORD=self._password()),  # everybody sees a command line
             timeout=60,
         )
         if done.returncode:
@@ -109,6 +119,9 @@ class Server:
     @property
     def _password_file(self) -> Path:
         return self.folder / "superuser-password"
+
+    def _password(self) -> str:
+        return self._password_file.read_text(encoding="utf-8").strip()
 
     def _forget_dead_server(self) -> None:
         # After a crash the id in postmaster.pid may belong to another process of this user, and PostgreSQL would take that for itself.

@@ -11,7 +11,7 @@ from pathlib import Path
 import yaml
 
 from ops import home
-from shared import errors, topics
+from shared import errors, masking, topics
 
 
 @dataclass(frozen=True)
@@ -32,6 +32,7 @@ class Role:
             raise errors.ConfigError([f"{setting}_FILE: {path} cannot be read: {exc}"]) from exc
         if not found or not found.isascii() or not found.isprintable():
             raise errors.ConfigError([f"{setting}: must be printable ASCII characters"])
+        masking.keep_secret([found])
         return found
 
 

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import httpx
 import typer
 
-from ops import home, kafka, terminal
+from ops import home, kafka, notices, terminal
 from shared import config, database, errors, topics
 from shared.config import Settings
 
@@ -50,7 +50,7 @@ def look(told: Mapping[str, Any], settings: Settings) -> dict[str, Any]:
     told_sources = sources.result().get("sources")
     return {
         "kafka": {"brokers": told["kafka"]["brokers"]} | broker.result() | _process(told["kafka"]),
-        "postgres": {"dsn": told["postgres"]["dsn"]} | server.result() | _process(told["postgres"]),
+        "postgres": {"dsn": notices.without_password(told["postgres"]["dsn"])} | server.result() | _process(told["postgres"]),
         "functions": {name: {"url": of["url"]} | ready[name].result() | _process(of) for name, of in functions.items()},
         "sources": {name: {field: of.get(field) for field in _SOURCE_FIELDS} for name, of in (told_sources or _unknown(settings)).items()},
         "source": {"url": source_url, "ready": bool(told_sources)} | _process(told["source"]),

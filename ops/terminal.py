@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from shared import errors
+from shared import errors, masking
 
 FAILED, USAGE = 1, 2
 
@@ -30,7 +30,7 @@ def note(line: str, style: str = "dim") -> None:
 
 def complain(line: str) -> None:
     """Say what failed, to standard error."""
-    note(f"error: {line}", "bold red")
+    note(f"error: {masking.text(line)}", "bold red")
 
 
 def as_json(value: Any) -> None:

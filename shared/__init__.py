@@ -3,6 +3,7 @@
 config      every setting, read once from the environment
 environ     the environment's variables as values of settings, secrets read from their files
 logs        one line per fact, text on a terminal and JSON elsewhere
+masking     what no line and no answer shows: secrets, and what is personal
 errors      the tree of failures; each knows its HTTP status
 failures    what a handler raised, as an error of ours
 events      the facts that travel: frozen, validated, each made from the last

@@ -3,15 +3,18 @@
 import functools
 import os
 import re
+from collections.abc import Iterator
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
-from shared import environ, errors
+from shared import environ, errors, masking
 
 _DURATION = re.compile(r"(?:(\d+(?:\.\d+)?)d)?(?:(\d+(?:\.\d+)?)h)?(?:(\d+(?:\.\d+)?)m)?(?:(\d+(?:\.\d+)?)s)?(?:(\d+)ms)?")
 _BROKERS_BY_APP_ENV = {"local": "localhost:19092", "docker": "kafka:9092"}
+_AWS_SECRETS = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN")  # boto3 reads these by itself
+_NO_SECRET = re.compile(r"security\.protocol|sasl\.(mechanisms?|username)|ssl\.(ca\.pem|.*(location|algorithm|suites|list))")
 _POSTGRES_BY_APP_ENV = {"local": "localhost:15432", "docker": "postgres:5432"}
 
 
@@ -170,6 +173,13 @@ class Settings(BaseSettings):
         """librdkafka's settings for a connection: brokers and security, secrets in the clear."""
         return {"bootstrap.servers": self.kafka_brokers} | {key: value.get_secret_value() for key, value in self.kafka_security.items()}
 
+    def secrets(self) -> Iterator[str]:
+        """Every secret in them: what nothing may show. A DSN as a whole."""
+        for name in type(self).model_fields:
+            value = getattr(self, name)
+            held = value.items() if isinstance(value, dict) else enumerate(value if isinstance(value, tuple | list) else [value])
+            yield from (each.get_secret_value() for key, each in held if isinstance(each, SecretStr) and not _NO_SECRET.fullmatch(str(key)))
+
     @classmethod
     def settings_customise_sources(
         cls,
@@ -199,12 +209,14 @@ class _Environment(PydanticBaseSettingsSource):
 def load() -> Settings:
     """The settings of this process's environment. Raises ConfigError with every fault, and never a value of a secret."""
     try:
-        return Settings()
+        made = Settings()
     except ValidationError as exc:
         _, faults = environ.read(os.environ, Settings.model_fields)  # once more, for the files that could not be read
         found = exc.errors(include_input=False)
         faults += [f"{environ.name(fault['loc'])}: {fault['msg'].removeprefix('Value error, ')}" for fault in found]
         raise errors.ConfigError(faults) from None
+    masking.keep_secret([*made.secrets(), *map(os.environ.get, _AWS_SECRETS)])
+    return made
 
 
 @functools.cache

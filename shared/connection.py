@@ -13,10 +13,11 @@ import pg8000.exceptions
 import pg8000.native
 
 from shared import errors, literals, sqlstate
-from shared.address import Address
+from shared.address import Address, tls_fault
 
 Row = list[Any]
 
+_HUNG_UP: int = getattr(select, "POLLRDHUP", 0)  # Linux: the other side writes no more, whatever still waits to be read
 STATEMENTS_MAX = 64  # prepared statements kept per connection; a function has a dozen
 
 
@@ -63,10 +64,14 @@ class Connection:
         if not self.usable:
             return True
         sock = self._driver._usock
-        readable, _, _ = select.select([sock], [], [], 0)
-        if not readable:
+        waiting = select.poll()
+        waiting.register(sock, select.POLLIN | _HUNG_UP)
+        found = dict(waiting.poll(0)).get(sock.fileno(), 0)
+        if found & (_HUNG_UP | select.POLLHUP | select.POLLERR):
+            return True
+        if not found:
             return False
-        try:  # a FATAL error ("E", or an alert under TLS) and the end of the stream are losses; a notice or notification is not
+        try:  # a FATAL error and the end of the stream are losses; a notice or notification is not. Under TLS nobody can tell by a byte
             return socket.socket.recv(sock, 1, socket.MSG_PEEK) in {b"", b"E", b"\x15"}
         except OSError:
             return True
@@ -108,13 +113,19 @@ def _driver(address: Address, application: str) -> pg8000.native.Connection:
         )
         driver._usock.settimeout(address.answer_timeout_s)  # with TLS it is another socket than ours
     except pg8000.exceptions.DatabaseError as exc:
-        raise sqlstate.not_let_in(_state(exc), f"cannot connect to {address}: {_message(exc)}") from exc
+        reason = _message(exc)
+        if address.ssl_context is False and "no encryption" in reason:
+            reason += ": it wants TLS, and the DSN says sslmode=disable"
+        raise sqlstate.not_let_in(_state(exc), f"cannot connect to {address}: {reason}") from exc
     except Exception as exc:
-        raise errors.Unavailable(f"cannot connect to {address}: {exc or type(exc).__name__}", code="database_away") from exc
+        fault = tls_fault(exc)
+        reason = f"{fault}: {exc}" if fault else str(exc) or type(exc).__name__
+        raise errors.Unavailable(f"cannot connect to {address}: {reason}", code="tls" if fault else "database_away") from exc
     return driver
 
 
 def _translated(exc: pg8000.exceptions.DatabaseError, role: str) -> errors.OrderflowError:
+    _facts(exc).pop("D", None)  # the detail repeats the row's values, and would stand in every stack trace of what is raised from this
     return sqlstate.failure(_state(exc), _message(exc), role=role, constraint=str(_facts(exc).get("n", "")))
 
 
@@ -123,7 +134,6 @@ def _state(exc: pg8000.exceptions.DatabaseError) -> str:
 
 
 def _message(exc: pg8000.exceptions.DatabaseError) -> str:
-    # Without D, the detail: it repeats the row's values.
     facts = _facts(exc)
     return f"{facts.get('M', 'error')} ({facts.get('C', '?')})" if facts else str(exc)
 

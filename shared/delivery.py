@@ -34,6 +34,7 @@ from shared import (
     server,
     telemetry,
 )
+from shared.address import Address
 from shared.config import Settings
 from shared.database import Transaction
 from shared.grouping import Outcome
@@ -60,12 +61,12 @@ class Function(Protocol):
 
 def on(*kinds: type[events.Event], inbox: str) -> Callable[[Handler], Function]:
     """Make a handler of the events `kinds` a function, with `inbox` its table of handled events."""
-    return lambda handler: _function(handler, kinds, functools.partial(_Transactions, handler, inbox))
+    return lambda handler: _function(handler, kinds, inbox, functools.partial(_Transactions, handler, inbox))
 
 
 def on_each(*kinds: type[events.Event], inbox: str) -> Callable[[EffectHandler], Function]:
     """Make a handler with an effect outside the database a function: one event at a time, under a lease in its `inbox`."""
-    return lambda handler: _function(handler, kinds, functools.partial(_Effects, handler, inbox))
+    return lambda handler: _function(handler, kinds, inbox, functools.partial(_Effects, handler, inbox))
 
 
 class _Settling(Protocol):
@@ -77,7 +78,9 @@ class _Settling(Protocol):
         """The outcome of each event, in their order. Raises Overloaded when none can be taken."""
 
 
-def _function(handler: Callable[..., Any], kinds: Sequence[type[events.Event]], made: Callable[[str, Settings], _Settling]) -> Function:
+def _function(
+    handler: Callable[..., Any], kinds: Sequence[type[events.Event]], inbox: str, made: Callable[[str, Settings], _Settling]
+) -> Function:
     name = Path(handler.__code__.co_filename).parent.name
     known = {kind.TYPE: kind for kind in kinds}
 
@@ -92,7 +95,11 @@ def _function(handler: Callable[..., Any], kinds: Sequence[type[events.Event]], 
         if settling.cache_info().currsize:
             await asyncio.to_thread(settling().database.close)
 
-    @server.function(name, ready=ready, check=retention.check, end=end)
+    def check(settings: Settings) -> None:
+        retention.check(settings)
+        Address.parse(settings.postgres_dsn(inbox.removesuffix("_inbox_events")), settings)
+
+    @server.function(name, ready=ready, check=check, end=end)
     @functools.wraps(handler)
     async def deliver(request: Request) -> Response:
         started = time.perf_counter()
@@ -227,7 +234,7 @@ class _Effects:
                 await self._leases.give_back(event, held)
             except errors.OrderflowError:
                 log.warning("the lease could not be given back; it ends by itself", extra=facts)
-            raise failures.of(exc) from exc
+            raise failures.of(exc, event.personal()) from exc
         if not await self._leases.mark(event, held):
             log.warning("the effect outlived its lease, so another delivery may repeat it", extra=facts)
             return errors.Busy("its lease ended before its effect did", code="leased")
@@ -238,7 +245,7 @@ def _handled(handler: Handler, ours: Sequence[events.Event], tx: Transaction) ->
     try:
         made = handler(ours, tx)
     except Exception as exc:
-        raise failures.of(exc) from exc
+        raise failures.of(exc, {text for event in ours for text in event.personal()}) from exc
     if not isinstance(made, Sequence) or not all(isinstance(event, events.Event) for event in made):
         raise errors.Bug(f"the handler returned {type(made).__name__}, not a list of events", code="not_events")
     return made

@@ -11,7 +11,7 @@ from typing import Annotated, Any, ClassVar, Literal, Protocol, Self, cast
 from pydantic import AfterValidator, AwareDatetime, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 from pydantic_core import ErrorDetails
 
-from shared import errors, shortcut
+from shared import errors, masking, shortcut
 
 # Ids of derived events: UUIDv5 in this namespace, so that a repeat makes the same event. Never to be changed.
 NAMESPACE = uuid.UUID("6f1d3a52-0c1e-5b0e-9a53-7c2f64d1e8b4")
@@ -107,6 +107,10 @@ class Event(BaseModel):
         """Its payload as it came, byte for byte; as we write it where it did not come from elsewhere."""
         payload = self._came_in().payload
         return self.value() if payload is None else payload
+
+    def personal(self) -> set[str]:
+        """The texts of its personal fields: what no log shows (shared/masking.py)."""
+        return {value for name in type(self).model_fields if masking.is_personal(name) and isinstance(value := getattr(self, name), str)}
 
     def within(self, context: Context, received: bytes | None = None) -> Self:
         """This event, with what came beside its payload, and that as it came. Returns itself."""

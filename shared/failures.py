@@ -3,9 +3,10 @@
 import logging
 import re
 import traceback
+from collections.abc import Collection
 from pathlib import Path
 
-from shared import errors
+from shared import errors, masking
 
 log = logging.getLogger(__name__)
 
@@ -15,15 +16,19 @@ _FOREIGN = re.compile(
 )
 
 
-def of(exc: Exception) -> errors.OrderflowError:
-    """`exc` as ours. A bug says its class and the line of the function's own code, and its stack trace stands in the log."""
+def of(exc: Exception, hidden: Collection[str] = ()) -> errors.OrderflowError:
+    """`exc` as ours. A bug says its class and the line of the function's own code, and its stack trace stands in the log.
+
+    None of it shows one of `hidden`, the personal texts of the events that the handler had.
+    """
     if isinstance(exc, errors.OrderflowError):
+        exc.detail = masking.text(exc.detail, hidden)
         if isinstance(exc, errors.Bug) and not exc.place:
             exc.place = f"{type(exc).__name__} {_line(exc)}"
         return exc
-    log.error("the handler failed", exc_info=exc)
+    log.error("the handler failed", exc_info=exc, extra={"hidden": hidden})
     line = _line(exc)
-    return errors.Bug(f"{type(exc).__name__} in {line}: {exc}", place=f"{type(exc).__name__} {line}")
+    return errors.Bug(f"{type(exc).__name__} in {line}: {masking.text(str(exc), hidden)}", place=f"{type(exc).__name__} {line}")
 
 
 def _line(exc: Exception) -> str:

@@ -7,7 +7,7 @@ from http import HTTPStatus
 
 from starlette.responses import Response
 
-from shared import errors
+from shared import errors, masking
 
 MEDIA_TYPE = "application/problem+json"
 DETAIL_BYTES_MAX = 640  # escaping may make more of it; with the other members the whole body then stays below 1,024 bytes
@@ -31,14 +31,17 @@ def response(
     extra = dict(headers or {})
     if error.status == HTTPStatus.METHOD_NOT_ALLOWED:
         extra.setdefault("Allow", "POST")  # a 405 has to say (RFC 9110); what is delivered is posted
+    if error.status == HTTPStatus.UNAUTHORIZED:
+        extra.setdefault("WWW-Authenticate", 'Bearer realm="orderflow"')  # likewise
     if error.retry_after_s is not None:
         extra["Retry-After"] = str(max(1, math.ceil(error.retry_after_s)))
     return Response(json.dumps(body), status_code=error.status, media_type=MEDIA_TYPE, headers=extra)
 
 
 def bounded(text: str, bytes_max: int = DETAIL_BYTES_MAX) -> str:
-    """`text` in one line, without control characters, whose JSON form has at most `bytes_max` bytes."""
-    clean = " ".join("".join(character if character.isprintable() else " " for character in text[: bytes_max * 2]).split())
+    """`text` in one line, without control characters, secrets and persons, whose JSON form has at most `bytes_max` bytes."""
+    shown = masking.text(text[: bytes_max * 8])[: bytes_max * 2]  # enough of it: a text may be a whole body
+    clean = " ".join("".join(character if character.isprintable() else " " for character in shown).split())
     if len(json.dumps(clean)) <= bytes_max:
         return clean
     while len(json.dumps(clean)) > bytes_max - 3:

@@ -1,10 +1,10 @@
-"""A paid or an assembled order is announced: one message by Telegram, or in the log where Telegram is off."""
+"""A paid or an assembled order is announced: one message by Telegram, or in the log, without its user, where Telegram is off."""
 
 import functools
 import logging
 
 from functions.notify import messages, telegram
-from shared import config, events
+from shared import config, events, masking
 from shared.delivery import on_each
 
 log = logging.getLogger(__name__)
@@ -17,12 +17,14 @@ async def handle(event: events.OrderPaid | events.OrderAssembled) -> None:
     A message can repeat only when its outcome was not recorded: after a crash between the send and the mark, when Telegram's answer was
     lost, and when the database did not take the mark.
     """
-    text = messages.text(event)
+    told = f"order {event.order_id} is announced by Telegram"
     if config.settings().telegram_enabled:
-        await _telegram().send(text)
+        await _telegram().send(messages.text(event))
+    else:
+        told = "; ".join(messages.text(event, user=masking.MASK).splitlines())
     log.info(
         "notification: %s",
-        "; ".join(text.splitlines()),
+        told,
         extra={"event_id": event.event_id, "order_id": event.order_id, "event_type": event.event_type},
     )
 

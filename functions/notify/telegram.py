@@ -9,7 +9,7 @@ from typing import Self
 
 import httpx
 
-from shared import errors
+from shared import errors, masking
 from shared.config import Settings
 
 log = logging.getLogger(__name__)
@@ -64,7 +64,7 @@ def _body(answer: httpx.Response) -> dict[str, object]:
 
 
 def _description(answer: httpx.Response) -> str:
-    return str(_body(answer).get("description", ""))[:200]
+    return masking.text(str(_body(answer).get("description", "")))[:200]  # a proxy's may repeat the URL
 
 
 def _retry_after_s(answer: httpx.Response) -> float:
