@@ -15,7 +15,7 @@ import uvloop
 
 from connectors.kafka_source import control, manifest, plan
 from connectors.kafka_source.service import Service
-from shared import config, errors, logs
+from shared import broker, config, errors, logs
 
 log = logging.getLogger("connectors.kafka_source")
 
@@ -35,6 +35,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         settings = config.settings()
         logs.set_up(settings.log_level, settings.log_format)
         sources = plan.sources(manifest.read(given.manifest, given.source), settings)
+        broker.check(settings)
     except errors.ConfigError as exc:
         print(f"kafka_source: {exc}", file=sys.stderr)  # noqa: T201  before there is a log
         return 2

@@ -80,7 +80,7 @@ class Reader(threading.Thread):
                 "heartbeat.interval.ms": 500,
             }
         return {
-            **broker.client(self._settings, f"orderflow-{self._source.name}"),
+            **broker.client(self._settings, f"orderflow-{self._source.name}", self._hear),
             **protocol,
             "group.id": self._source.group,
             "enable.auto.commit": False,
@@ -89,10 +89,19 @@ class Reader(threading.Thread):
             "isolation.level": "read_committed",
             "enable.partition.eof": True,  # the end may lie behind records that never come: transactions
             "topic.metadata.refresh.interval.ms": 5000,
+            # Longer than it takes to ask who coordinates the group, behind a fetch that waits for 0.5 s. A commit whose connection was cut
+            # would else be in the queue of the connection that the answer closes, fail with it, and have the question asked again: for
+            # minutes, and without a heartbeat (https://github.com/confluentinc/librdkafka/issues/3645).
+            "retry.backoff.ms": 1000,
+            "retry.backoff.max.ms": 2000,
             "queued.max.messages.kbytes": 4096,
             "fetch.queue.backoff.ms": 10,  # its own 1000 would let large records run out long before more are fetched
             "on_commit": self.assignment.commits.on_commit,
         }
+
+    def _hear(self, trouble: str) -> None:
+        """Wrong settings make no event: the client only goes on trying."""
+        self.trouble = trouble
 
     def _turn(self) -> None:
         self._flow()

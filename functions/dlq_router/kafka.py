@@ -58,28 +58,29 @@ class Kafka:
             await asyncio.to_thread(self._client.close, self._settings.dlq_producer_timeout)
 
     def _running(self) -> "_Client":
+        """The client. Raises NotSent where Kafka's client does not take the settings: the outbox then takes the letters."""
         if self._client is None:
             from confluent_kafka import Producer
 
             from shared import broker
 
-            self._client = _Client(
-                Producer(
-                    broker.producer(
-                        self._settings,
-                        "dlq_router",
-                        delivery_timeout_s=self._settings.dlq_producer_timeout,
-                        message_bytes_max=self._letter_bytes_max,
-                        **{
-                            "linger.ms": 2,
-                            "queue.buffering.max.kbytes": QUEUE_KILOBYTES_MAX,
-                            # How long an unknown topic may be new; then it is unknown, and not a timeout.
-                            "topic.metadata.propagation.max.ms": 2000,
-                            "topic.metadata.refresh.interval.ms": 5000,  # a topic that was missing is found again after that
-                        },
-                    )
+            try:
+                producer = broker.producer(
+                    self._settings,
+                    "dlq_router",
+                    delivery_timeout_s=self._settings.dlq_producer_timeout,
+                    message_bytes_max=self._letter_bytes_max,
+                    **{
+                        "linger.ms": 2,
+                        "queue.buffering.max.kbytes": QUEUE_KILOBYTES_MAX,
+                        # How long an unknown topic may be new; then it is unknown, and not a timeout.
+                        "topic.metadata.propagation.max.ms": 2000,
+                        "topic.metadata.refresh.interval.ms": 5000,  # a topic that was missing is found again after that
+                    },
                 )
-            )
+            except errors.ConfigError as exc:
+                raise NotSent("; ".join(exc.faults), code="kafka_settings") from exc
+            self._client = _Client(Producer(producer))
         return self._client
 
 
