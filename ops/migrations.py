@@ -136,7 +136,10 @@ def _address(dsn: str) -> address.Address:
 
 
 def _create_roles(connection: sa.Connection) -> None:
-    """Make what is missing, with the right to connect. Roles belong to the cluster: a migration of another database may make one first."""
+    """Make what is missing, with the right to connect, and take that from everybody else.
+
+    Roles belong to the cluster: a migration of another database may make one first.
+    """
     preparer = connection.dialect.identifier_preparer
     database = preparer.quote_identifier(str(connection.scalar(sa.text("SELECT current_database()"))))
     present = set(connection.scalars(sa.text("SELECT rolname FROM pg_roles")))
@@ -149,6 +152,9 @@ def _create_roles(connection: sa.Connection) -> None:
             )
         connection.exec_driver_sql(f"GRANT CONNECT ON DATABASE {database} TO {name}")
         connection.exec_driver_sql(f"GRANT USAGE ON SCHEMA public TO {name}")
+    # As Terraform leaves them: everybody else of the server has no connection, no temporary table and no look into the schema.
+    connection.exec_driver_sql(f"REVOKE ALL ON DATABASE {database} FROM PUBLIC")
+    connection.exec_driver_sql("REVOKE ALL ON SCHEMA public FROM PUBLIC")
 
 
 def _verifier(password: str) -> str:
