@@ -12,7 +12,7 @@ import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, ClassVar, TypeVar
 
 import httpx
 import psutil
@@ -180,14 +180,14 @@ class TestDatabase:
 
     __test__ = False
 
-    def __init__(self, port: int, name: str) -> None:
-        self.port, self.name = port, name
+    def __init__(self, port: int, name: str, options: str = "") -> None:
+        self.port, self.name, self.options = port, name, options
         self._database: database.Database | None = None
 
     def dsn(self, role: str = postgres.OWNER) -> str:
         """Where `role` connects to it: the owner, or a role of a process."""
         password = {role.name: role.password() for role in roles.read()} | {postgres.OWNER: postgres.OWNER_PASSWORD}
-        return postgres.dsn(self.port, role, password[role], self.name)
+        return postgres.dsn(self.port, role, password[role], self.name) + self.options
 
     def environment(self) -> dict[str, str]:
         """Every *_POSTGRES_DSN setting, each with its role. ORDER_POSTGRES_DSN is that of the orders function."""
@@ -212,10 +212,13 @@ class TestDatabase:
 class PostgresServer:
     """A server of its own, fresh. `stop`, `start`, `kill` and signals are for tests that own it alone."""
 
+    kind: ClassVar[type[postgres.Server]] = postgres.Server
+    options = ""  # what follows each DSN
+
     def __init__(self, folder: Path, more: Mapping[str, str] | None = None) -> None:
         settings = {"fsync": "off"} | dict(more or {})  # no test cuts the machine's power
         for attempt in itertools.count(1):
-            self._server = postgres.Server(folder, child.free_ports(1)[0], settings)
+            self._server = self.kind(folder, child.free_ports(1)[0], settings)
             self._server.prepare()
             self.process = Process(self._server.command(), {}, folder / "log.txt")
             if _ready(self, retry=attempt < 3, port_taken="could not create any TCP/IP sockets"):
@@ -276,9 +279,9 @@ class PostgresServer:
         if not self._template:
             template = f"template_{uuid.uuid4().hex[:12]}"
             self._server.run(f"CREATE DATABASE {template} OWNER {postgres.OWNER}")
-            migrations.upgrade(TestDatabase(self.port, template).dsn(), create_roles=True)
+            migrations.upgrade(TestDatabase(self.port, template, self.options).dsn(), create_roles=True)
             self._template = template
-        made = TestDatabase(self.port, f"test_{uuid.uuid4().hex[:12]}")
+        made = TestDatabase(self.port, f"test_{uuid.uuid4().hex[:12]}", self.options)
         self._server.run(f"CREATE DATABASE {made.name} TEMPLATE {self._template} OWNER {postgres.OWNER}")
         self._made.append(made)
         return made

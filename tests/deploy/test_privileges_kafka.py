@@ -8,36 +8,23 @@ import shutil
 import subprocess
 import sys
 import uuid
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
 from confluent_kafka import Consumer, ConsumerGroupTopicPartitions, KafkaError, KafkaException, Producer, TopicCollection, TopicPartition
-from confluent_kafka.admin import (
-    AclBinding,
-    AclOperation,
-    AclPermissionType,
-    AdminClient,
-    ResourcePatternType,
-    ResourceType,
-    ScramCredentialInfo,
-    ScramMechanism,
-    UserScramCredentialUpsertion,
-)
+from confluent_kafka.admin import AdminClient
 
-from ops import child, home, topics_admin
-from shared import config, topics
+from ops import child, home
+from shared import topics
 from tests import conftest, controls, stack
 from tests.deploy import terraforming
+from tests.guarded import EVENTS, GROUPS, LETTERS, RULES, USERS, Guarded, running
 from tests.source import sinks
 
 PAID, ASSEMBLED, PLAYGROUND = "order.payment.completed", "order.assembly.completed", "test-topic"
-EVENTS = [topic.name for topic in topics.read().topics if topic.event]
-LETTERS = [topic.name for topic in topics.read().dead_letter_topics]
-GROUPS = [consumer.group for _, consumer in topics.read().consumers()]
 # All of it: what is not here is refused. Who may read or write may describe, too.
 ALLOWED: dict[str, dict[tuple[str, str], set[str]]] = {
     "orderflow-source": {
@@ -52,74 +39,13 @@ ALLOWED: dict[str, dict[tuple[str, str], set[str]]] = {
         ("group", "orderflow-archive"): {"READ", "DESCRIBE"},
     },
 }
-RULES = [
-    *(("orderflow-source", "TOPIC", "READ", name, "LITERAL") for name in EVENTS),
-    *(("orderflow-source", "GROUP", "READ", name, "LITERAL") for name in GROUPS),
-    *(("orderflow-relay", "TOPIC", "WRITE", name, "LITERAL") for name in (*EVENTS, *LETTERS)),
-    *(("orderflow-dlq-router", "TOPIC", "WRITE", name, "LITERAL") for name in LETTERS),
-    *(("orderflow-command", "TOPIC", "READ", name, "LITERAL") for name in (*EVENTS, *LETTERS)),
-    *(("orderflow-command", "GROUP", "DESCRIBE", name, "LITERAL") for name in GROUPS),
-    ("orderflow-command", "GROUP", "READ", "orderflow-", "PREFIXED"),
-]
-USERS = sorted(ALLOWED)
-
-
-@dataclass
-class Guarded:
-    """The broker as its users reach it."""
-
-    server: stack.KafkaServer
-    brokers: str
-
-    def env(self, user: str, password: str = "") -> dict[str, str]:
-        """The settings of a process that logs in as `user`."""
-        return {
-            "KAFKA_BROKERS": self.brokers, "KAFKA_SECURITY_PROTOCOL": "SASL_PLAINTEXT", "KAFKA_SASL_MECHANISM": "SCRAM-SHA-512",
-            "KAFKA_SASL_USERNAME": user, "KAFKA_SASL_PASSWORD": password or f"{user}-password",
-        }  # fmt: skip
-
-    def client(self, user: str, **more: Any) -> dict[str, Any]:
-        """The settings of a client that logs in as `user`."""
-        named = {name.removeprefix("KAFKA_").lower().replace("_", "."): text for name, text in self.env(user).items()}
-        return stack.CLIENT | {"bootstrap.servers": named.pop("brokers")} | named | more
 
 
 @pytest.fixture(scope="module")
 def guarded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Guarded]:
-    """With every topic, user and rule; the broker's other listener is for its administrator."""
-    (port,) = child.free_ports(1)
-
-    def more(plain: int, controller: int) -> Mapping[str, str]:
-        return {
-            "listeners": f"PLAINTEXT://127.0.0.1:{plain},CONTROLLER://127.0.0.1:{controller},USERS://127.0.0.1:{port}",
-            "advertised.listeners": f"PLAINTEXT://127.0.0.1:{plain},USERS://127.0.0.1:{port}",
-            "listener.security.protocol.map": "CONTROLLER:PLAINTEXT,PLAINTEXT:PLAINTEXT,USERS:SASL_PLAINTEXT",
-            "sasl.enabled.mechanisms": "SCRAM-SHA-512",
-            "listener.name.users.scram-sha-512.sasl.jaas.config":
-                "org.apache.kafka.common.security.scram.ScramLoginModule required;",
-            "authorizer.class.name": "org.apache.kafka.metadata.authorizer.StandardAuthorizer",
-            "super.users": "User:ANONYMOUS",
-        }  # fmt: skip
-
-    folder = tmp_path_factory.mktemp("kafka")
-    server = stack.KafkaServer(folder, more)
-    try:
-        topics_admin.Admin(config.Settings(kafka_brokers=server.brokers)).create(topics.read().all(), local=True)
-        admin = AdminClient(stack.CLIENT | {"bootstrap.servers": server.brokers})
-        scram = ScramCredentialInfo(ScramMechanism.SCRAM_SHA_512, 4096)
-        users = [UserScramCredentialUpsertion(user, scram, f"{user}-password".encode()) for user in [*USERS, "orderflow-nobody"]]
-        rules = [
-            AclBinding(
-                ResourceType[kind], name, ResourcePatternType[pattern], f"User:{user}", "*", AclOperation[what], AclPermissionType.ALLOW
-            )
-            for user, kind, what, name, pattern in RULES
-        ]
-        for future in (*admin.alter_user_scram_credentials(users).values(), *admin.create_acls(rules).values()):
-            future.result(stack.PATIENCE_S)
-        yield Guarded(server, f"127.0.0.1:{port}")
-    finally:
-        server.kill()
-        shutil.rmtree(folder, ignore_errors=True)
+    """With every topic, user and rule."""
+    with running(tmp_path_factory.mktemp("kafka")) as made:
+        yield made
 
 
 def names(operations: Any) -> set[str]:
@@ -147,7 +73,7 @@ def test_the_rules_are_those_of_terraform(tmp_path: Path) -> None:
 
     declared = [(acl["user"], acl["type"].upper(), acl["operation"].upper(), acl["name"], acl["pattern"].upper()) for acl in wanted["acls"]]
     assert sorted(RULES) == sorted(declared)
-    assert set(USERS) == set(wanted["users"])
+    assert set(USERS) == set(ALLOWED) == set(wanted["users"])
 
 
 @pytest.mark.parametrize("user", [*USERS, "orderflow-nobody"])

@@ -1,4 +1,4 @@
-"""A handler whose failures tell everything that it knows: its DSN, its token, its event. What of it reaches anybody is for a test to say."""
+"""A handler whose failures tell all that it knows: its DSN, its token, its event. What of it reaches anybody is for a test to say."""
 
 import os
 from collections.abc import Sequence
