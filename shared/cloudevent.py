@@ -55,7 +55,7 @@ class Delivery(msgspec.Struct, frozen=True, dict=True):
             _extension(self.correlationid),
             _extension(self.causationid),
             self.traceparent if self.traceparent and _TRACEPARENT.fullmatch(self.traceparent) else None,
-            _extension(self.kafkatopic) or (self.source.partition("#")[2] or None if self.plain else None),
+            _extension(self.kafkatopic) or (_extension(self.source.partition("#")[2]) if self.plain else None),
             _number(self.knativekafkapartition),
             _number(self.knativekafkaoffset),
             _extension(self.orderflowreplay),
@@ -79,9 +79,18 @@ class Delivery(msgspec.Struct, frozen=True, dict=True):
         )
 
 
+class _Whole(Delivery, frozen=True, dict=True, kw_only=True):
+    """One that has what it must have, so that a body of nothing but `{}` is not made into a million of them."""
+
+    specversion: str
+    id: str
+    type: str
+    source: str
+
+
 Read = Delivery | errors.Refused
-_batch = msgspec.json.Decoder(list[Delivery])
-_elements = msgspec.json.Decoder(list[msgspec.Raw])
+_NOTHING = msgspec.Raw()
+_batch = msgspec.json.Decoder(list[_Whole])
 _one = msgspec.json.Decoder(Delivery)
 
 
@@ -95,10 +104,14 @@ def read_batch(body: bytes, events_max: int) -> list[Read]:
     try:
         found: list[Read] = [_structured(delivery) for delivery in _batch.decode(body)]
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
-        found = [_element(raw) for raw in _split(body)]
+        found = [_element(raw) for raw in _split(body, events_max)]
     if len(found) > events_max:
-        raise errors.TooLarge(f"the batch has {len(found)} events; at most {events_max} are taken")
+        raise _too_many(events_max)
     return found
+
+
+def _too_many(events_max: int) -> errors.TooLarge:
+    return errors.TooLarge(f"the batch has more than {events_max} events")
 
 
 def read_one(headers: Mapping[str, str], body: bytes) -> Delivery:
@@ -137,11 +150,22 @@ def _binary(headers: Mapping[str, str], body: bytes) -> Delivery:
     )
 
 
-def _split(body: bytes) -> list[msgspec.Raw]:
+def _split(body: bytes, events_max: int) -> list[msgspec.Raw]:
+    """The elements of an array, of any kind. Raises NotACloudEvent, and TooLarge once there are too many, before the rest is read."""
     try:
-        return _elements.decode(body)
+        places = msgspec.structs.astuple(msgspec.json.decode(body, type=_places(events_max)))
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as exc:
+        if str(exc).startswith("Expected `array` of"):
+            raise _too_many(events_max) from exc
         raise errors.NotACloudEvent(f"the body is not a JSON array of CloudEvents: {exc}") from exc
+    return [place for place in places if place is not _NOTHING]
+
+
+@functools.cache
+def _places(elements_max: int) -> type[msgspec.Struct]:
+    """An array as the decoder stops at it when it is too long: a struct with so many fields."""
+    fields = [(f"_{n}", msgspec.Raw, _NOTHING) for n in range(elements_max)]
+    return msgspec.defstruct("_Places", fields, array_like=True, forbid_unknown_fields=True)
 
 
 def _element(raw: bytes | msgspec.Raw) -> Read:

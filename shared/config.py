@@ -98,6 +98,10 @@ class Settings(BaseSettings):
     batch_events_max: Annotated[int, Field(ge=1, le=10_000)] = 1000
     group_events_max: Annotated[int, Field(ge=1, le=5000)] = 500
     queue_events_max: Annotated[int, Field(ge=1)] = 5000
+    request_read_timeout: PositiveSeconds = 30.0  # from a request's first byte to its last, and from a connection to its first request
+    answer_write_timeout: PositiveSeconds = 30.0  # for a client to take what is written to it
+    request_bytes_max: Annotated[int, Field(ge=1 << 20)] = 32 << 20  # of all requests that are read or worked on, together
+    connections_max: Annotated[int, Field(ge=2)] = 512
 
     assembly_duration: Seconds = 10.0
     order_item_price_kopecks: Annotated[int, Field(ge=0, le=10**9)] = 10_000
@@ -137,6 +141,8 @@ class Settings(BaseSettings):
             ]
         if self.telegram_timeout >= self.notification_lease:
             faults.append("TELEGRAM_TIMEOUT: must be shorter than NOTIFICATION_LEASE, or a send outlives its lease")
+        if self.request_bytes_max < max(self.batch_bytes_max, self.event_bytes_max):
+            faults.append("REQUEST_BYTES_MAX: must not be less than BATCH_BYTES_MAX and EVENT_BYTES_MAX, or no such request is ever taken")
         if not self.lock_timeout < self.statement_timeout < self.delivery_deadline:
             faults.append("STATEMENT_TIMEOUT: must lie between LOCK_TIMEOUT and DELIVERY_DEADLINE")
         if faults:

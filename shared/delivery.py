@@ -108,6 +108,8 @@ def _function(
         settings = config.settings()
         # A dict, because each look-up in Starlette's own headers is a search. Of a header that is repeated, the last counts.
         headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in request.headers.raw}
+        if headers.get("content-encoding", "identity") != "identity":
+            raise errors.UnsupportedMediaType("content-encoding: a body must not be compressed", code="unsupported_content_encoding")
         batch = cloudevent.is_batch(headers)
         body = await server.read_body(request, settings.batch_bytes_max if batch else settings.event_bytes_max)
         read = cloudevent.read_batch(body, settings.batch_events_max) if batch else [cloudevent.read_one(headers, body)]

@@ -26,13 +26,11 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from shared import application, config, errors, logs, problem, telemetry
+from shared import application, config, connections, errors, logs, problem, telemetry
 
 log = logging.getLogger(__name__)
 
 Handle = Callable[[Request], Awaitable[ASGIApp]]
-
-KEEP_ALIVE_S = 75  # longer than a client's or proxy's pool keeps a connection, so that it is never the server that closes first
 
 
 class _Process:
@@ -191,9 +189,10 @@ def main(arguments: list[str] | None = None) -> int:
     except (errors.ConfigError, functions_framework.exceptions.FunctionsFrameworkException) as exc:
         sys.stderr.write(f"{exc}\n")
         return 2
+    limits = connections.Limits(settings)
     server = _Server(
         uvicorn.Config(
-            application.of(app, _lifespan),
+            limits.around(application.of(app, _lifespan)),
             host=options.host,
             port=options.port,
             uds=options.uds,
@@ -201,7 +200,9 @@ def main(arguments: list[str] | None = None) -> int:
             access_log=False,
             server_header=False,
             proxy_headers=False,
-            timeout_keep_alive=KEEP_ALIVE_S,
+            http=limits.protocol,  # type: ignore[arg-type]  # it is called like a class
+            ws="none",
+            timeout_keep_alive=connections.KEEP_ALIVE_S,
             timeout_graceful_shutdown=max(1, round(settings.shutdown_timeout)),
         ),
         settings.drain_delay,

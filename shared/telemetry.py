@@ -15,6 +15,7 @@ _request_events = Histogram("orderflow_request_events", "Events in one delivery 
 _transaction_events = Histogram("orderflow_transaction_events", "Events that shared one transaction.", ["function"], buckets=_EVENTS)
 _delivery_seconds = Histogram("orderflow_delivery_seconds", "From a request's arrival to its answer.", ["function"], buckets=_SECONDS)
 _requests = Counter("orderflow_http_requests", "HTTP requests by answer.", ["function", "status"])
+_connections_cut = Counter("orderflow_connections_cut", "Connections that were ended before their client wanted it, by why.", ["why"])
 letters = Counter("orderflow_letters", "Dead letters that are safe, by consumer, error code and where.", ["consumer", "code", "store"])
 
 # By their labels, of which there are few; to look one up in the metric itself takes longer than to count.
@@ -23,6 +24,7 @@ request_events = functools.cache(_request_events.labels)
 transaction_events = functools.cache(_transaction_events.labels)
 delivery_seconds = functools.cache(_delivery_seconds.labels)
 requests = functools.cache(_requests.labels)
+connections_cut = functools.cache(_connections_cut.labels)
 
 
 def exposition() -> Response:

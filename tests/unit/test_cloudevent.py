@@ -103,7 +103,7 @@ def test_a_batch_that_is_no_array_is_refused_as_a_whole(body: bytes) -> None:
 
 
 def test_a_batch_of_too_many_events_is_too_large() -> None:
-    with pytest.raises(errors.TooLarge, match=r"101 events"):
+    with pytest.raises(errors.TooLarge, match=r"more than 100 events"):
         batch(*[controls.element(controls.paid())] * 101)
 
 
