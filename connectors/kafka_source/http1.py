@@ -16,7 +16,7 @@ from typing import NamedTuple
 import httptools
 import httpx
 
-ANSWER_BYTES_MAX = 16 << 20  # a batch of 5000 is answered with less than two
+ANSWER_BYTES_MAX = 16 << 20  # as it comes, with its head; a batch of 5000 is answered with less than two
 
 
 class NotSent(Exception):
@@ -151,6 +151,11 @@ class _Connection(asyncio.Protocol):
         if self._answer is None:
             self._ended = True  # nobody asked for it
             return
+        self._size += len(data)
+        if self._size > ANSWER_BYTES_MAX:
+            self._ended = True
+            self._fail(f"an answer of more than {ANSWER_BYTES_MAX} bytes")
+            return
         try:
             self._parser.feed_data(data)
         except (httptools.HttpParserError, httptools.HttpParserUpgrade) as exc:
@@ -186,10 +191,6 @@ class _Connection(asyncio.Protocol):
 
     def on_body(self, part: bytes) -> None:
         self._content.append(part)
-        self._size += len(part)
-        if self._size > ANSWER_BYTES_MAX:
-            self._ended = True
-            self._fail(f"an answer of more than {ANSWER_BYTES_MAX} bytes")
 
     def on_message_complete(self) -> None:
         if self._has_head:

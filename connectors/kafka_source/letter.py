@@ -1,6 +1,7 @@
 """A failed record goes to the dead-letter sink, byte for byte, and is tried until it is safe there. Nothing is committed before."""
 
 import asyncio
+import contextlib
 import logging
 from base64 import b64encode
 from collections.abc import Callable
@@ -19,6 +20,7 @@ log = logging.getLogger(__name__)
 
 MEDIA_TYPE = "application/vnd.orderflow.failed-record+json"
 LETTERS_IN_FLIGHT = 8
+ANSWER_BYTES_MAX = 64 << 10
 Reason = Literal["refused", "out_of_retries", "dependency_away"]
 
 
@@ -91,12 +93,13 @@ class Letters:
     async def _post(self, url: str, body: bytes) -> tuple[str | None, float | None]:
         try:
             async with asyncio.timeout(self._source.timeout_s):
-                response = await self._http.post(url, content=body, headers={"content-type": MEDIA_TYPE})
+                async with self._http.stream("POST", url, content=body, headers={"content-type": MEDIA_TYPE}) as response:
+                    told = await _told(response)
         except (httpx.HTTPError, TimeoutError) as exc:
             return f"{type(exc).__name__}: {exc}", None
         if response.is_success:
             return None, None
-        return f"{response.status_code}: {answers.cut(response.text)[:200]}", answers.retry_after_s(response.headers)
+        return f"{response.status_code}: {answers.cut(told)[:200]}", answers.retry_after_s(response.headers)
 
     def _log_failure(self, problem: str) -> None:
         if not self.failing:
@@ -134,6 +137,17 @@ def letter(record: Record, failure: Failure) -> bytes:
             "attempts": failure.attempts,
         }
     )
+
+
+async def _told(response: httpx.Response) -> str:
+    """The answer's body, or its beginning, as it came: one that was compressed all the same is not unpacked."""
+    body = b""
+    async with contextlib.aclosing(response.aiter_raw()) as parts:  # type: ignore[type-var]  # httpx says iterator of its generator
+        async for part in parts:
+            body += part
+            if len(body) > ANSWER_BYTES_MAX:
+                break
+    return body[:ANSWER_BYTES_MAX].decode("utf-8", "replace")
 
 
 def _base64(value: bytes | str | None) -> str | None:

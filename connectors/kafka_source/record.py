@@ -13,6 +13,8 @@ from connectors.kafka_source.plan import Source
 
 _STRUCTURED = "application/cloudevents+json"
 _NAMES_MAX = 4096
+_HEAD_BYTES_MAX = 16 << 10  # of attributes as HTTP headers; what servers take begins at that
+_NAME = re.compile(r"[a-z0-9]+")  # the rule of CloudEvents; anything else could end a header and begin another
 # What HTTP carries unchanged: no control characters, nothing beyond Latin-1, no blanks at the ends.
 _HEADER_TEXT = re.compile(r"(?:[!-~\xa1-\xff](?:[ -~\xa0-\xff]*[!-~\xa1-\xff])?)?")
 
@@ -69,9 +71,10 @@ class Envelope:
         return _encoder.encode(members)
 
     def request(self, record: Record) -> tuple[HttpHeaders, bytes | None]:
-        """The record as one request: binary mode, or structured where HTTP headers could not carry its attributes unchanged."""
+        """The record as one request: binary mode, or structured where HTTP headers could not carry its attributes, or not unchanged."""
         attributes, data = self._read(record)
-        if not all(_HEADER_TEXT.fullmatch(text) for text in attributes.values()):
+        size = sum(map(len, attributes)) + sum(map(len, attributes.values())) + 8 * len(attributes)
+        if size > _HEAD_BYTES_MAX or not all(map(_HEADER_TEXT.fullmatch, attributes.values())):
             return [(b"content-type", _STRUCTURED.encode())], self.careful_element(record)
         headers = [(b"Prefer", b"reply"), (b"Kn-Namespace", self._source.namespace.encode())]
         for name, text in attributes.items():
@@ -192,7 +195,7 @@ def _structured(value: bytes | None) -> tuple[dict[str, str], bytes | None] | No
         members = _members.decode(value)
         texts = ((name, _text(raw)) for name, raw in members.items() if name not in {"data", "data_base64"})
         attributes = {name: text for name, text in texts if text is not None}
-        if not all(attributes.get(name) for name in splice.REQUIRED):
+        if not all(attributes.get(name) for name in splice.REQUIRED) or not all(map(_NAME.fullmatch, attributes)):
             return None
         if "data_base64" in members:
             return attributes, msgspec.json.decode(members["data_base64"], type=bytes)

@@ -2,7 +2,7 @@
 
 import asyncio
 import ssl
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import httpx
 
@@ -18,11 +18,9 @@ _KEEP_ALIVE_S = 1.0
 BATCH_BYTES_MAX = 7 << 20  # a function takes 8 MiB
 
 
-def clients(source: Source, token: str | None) -> tuple[http1.Client, httpx.AsyncClient]:
+def clients(source: Source, authorization: Mapping[str, str]) -> tuple[http1.Client, httpx.AsyncClient]:
     """For the function of `source`, and for what is rarer: its health, and letters."""
-    headers = {"user-agent": "orderflow-kafka-source", "accept-encoding": "identity"}
-    if token:
-        headers["authorization"] = f"Bearer {token}"
+    headers = {"user-agent": "orderflow-kafka-source", "accept-encoding": "identity", **authorization}
     limits = httpx.Limits(max_connections=None, keepalive_expiry=_KEEP_ALIVE_S)
     secure = any(url.startswith("https:") for url in (source.sink, source.health, source.letters))
     # Reading the machine's certificates takes 150 ms, which plain http need not wait for.
@@ -57,7 +55,8 @@ class Sink:
         """Whether GET /health answers 200."""
         try:
             async with asyncio.timeout(_HEALTH_TIMEOUT_S):
-                return (await self._http.get(self._source.health)).status_code == 200
+                async with self._http.stream("GET", self._source.health) as answer:  # whatever its body holds, nobody reads it
+                    return answer.status_code == 200
         except (httpx.HTTPError, TimeoutError):
             return False
 
