@@ -19,7 +19,7 @@ from shared.database import Database, Transaction
 log = logging.getLogger(__name__)
 
 CACHED_S = 5.0
-OTHER = "other"  # for codes that are none, so that no letter can make series without end
+OTHER, SERIES_MAX = "other", 100  # for codes that are none, and for the rarest, so that no letters can make series without end
 _CODE = re.compile(r"[a-z0-9_.-]{1,64}")
 _OPEN = """
 SELECT consumer, error_code, count(*), EXTRACT(epoch FROM clock_timestamp() - min(failed_at))::float8,
@@ -68,8 +68,8 @@ class IndexMetrics:
         counts: dict[tuple[str, str], int] = defaultdict(int)
         ages = dict.fromkeys(self._consumers, 0.0)
         last: dict[str, float] = {}
-        for consumer, code, count, first_s, last_s in rows:
-            counts[consumer, code if _CODE.fullmatch(code) else OTHER] += count
+        for consumer, code, count, first_s, last_s in sorted(rows, key=lambda row: -row[2]):
+            counts[consumer, code if _CODE.fullmatch(code) and len(counts) < SERIES_MAX else OTHER] += count
             ages[consumer] = max(ages.get(consumer, 0.0), first_s)
             last[consumer] = min(last.get(consumer, last_s), last_s)
         for (consumer, code), count in counts.items():

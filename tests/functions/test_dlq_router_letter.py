@@ -216,7 +216,7 @@ def test_O15_events_without_a_content_type_or_with_whole_numbers_as_extensions_b
     record = failed.read(TOPIC, [(b"content-type", failed.STRUCTURED.encode())], json.dumps(event).encode())
     _, told = write(record)
     assert (told["original_offset"], told["event_id"], told["event_type"], told["original_exact"]) == (5, "e", "t", False)
-    assert letter.original(told) == (None, b'{"a":1}', record.headers)
+    assert letter.original(told) == (None, b'{"a": 1}', record.headers)
     assert ("ce_n", b"7") in record.headers
 
 
