@@ -4,7 +4,7 @@ import base64
 import binascii
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any
 
 from functions.orders import faults, idempotency, models
@@ -110,9 +110,9 @@ def _position(cursor: str) -> tuple[datetime, str]:
         created_at = datetime.fromisoformat(moment)
     except (ValueError, binascii.Error) as exc:
         raise _bad_cursor() from exc
-    if created_at.tzinfo is None or not 1970 <= created_at.year < 9999 or not order_id or not order_id.isprintable():
+    if created_at.tzinfo is None or not 1970 < created_at.year < 9999 or not order_id or not order_id.isprintable():
         raise _bad_cursor()
-    return created_at, order_id
+    return created_at.astimezone(UTC), order_id  # Python knows offsets that PostgreSQL does not
 
 
 def _bad_cursor() -> faults.InvalidRequest:
