@@ -163,7 +163,10 @@ def _of_line(line: bytes, where: str, topic_of: Mapping[str, str], topic: str | 
     if found is None:
         raise errors.Refused(f"{where}: {event['type']!r} travels on no topic that is known: say --topic", code="unknown_type")
     key = event.get("partitionkey") or event.get("subject")
-    original = originals.of_event(found, line, key if isinstance(key, str) else None)
+    try:
+        original = originals.of_event(found, line, key if isinstance(key, str) else None)
+    except UnicodeEncodeError as exc:
+        raise errors.Refused(f"{where}: its key holds half of a surrogate pair", code="unreadable_file") from exc
     data = event.get("data")
     for text in (event.get("time"), data.get("occurred_at") if isinstance(data, dict) else None):
         if isinstance(text, str):
