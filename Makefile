@@ -64,7 +64,7 @@ notification-run: $(STAMP) ## the function notify alone, through functions-frame
 check: format-check lint types contracts terraform-check test ## format, lint, types, layering, contracts, Terraform, then all tests
 
 .PHONY: test
-test: $(STAMP) ## all tests, on real brokers and databases (ARGS="-k name", WORKERS=1 one after another)
+test: $(STAMP) $(AUDIT_STAMP) ## all tests, on real brokers and databases (ARGS="-k name", WORKERS=1 one after another)
 	@$(need_java)
 	@$(BIN)/pytest -n $(WORKERS) --dist loadfile $(ARGS)
 
@@ -85,6 +85,10 @@ lint: $(STAMP) ## lint, and the layering of the modules
 .PHONY: types
 types: $(STAMP) ## strict types
 	@$(BIN)/mypy
+
+.PHONY: audit
+audit: $(STAMP) $(AUDIT_STAMP) ## the locked packages' licences, an SBOM in build/sbom.json, and known vulnerabilities (ADVISORIES=folder)
+	@ADVISORIES=$(ADVISORIES) $(BIN)/python -m ops.audit
 
 .PHONY: contracts
 contracts: $(STAMP) ## topics, AsyncAPI, schemas, manifests and code agree (`orderflow contracts generate` renews the schemas)
@@ -273,6 +277,14 @@ help: ## this list
 # Whole and checked by hash: nothing is built that the lock does not name, and a half-made environment has no stamp.
 $(STAMP):
 	@$(call make_venv,.venv,requirements.lock)
+	@touch $@
+
+# Apart, so that what looks at our packages is none of them.
+$(AUDIT_STAMP):
+	@$(call need_python)
+	@echo "making .venv-audit from requirements-audit.lock" >&2; rm -f .venv-audit/made-from-*
+	@.venv-audit/bin/python -m pip --version >/dev/null 2>&1 || $(PYTHON) -m venv --clear .venv-audit
+	@.venv-audit/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes --requirement requirements-audit.lock
 	@touch $@
 
 # Apart, so that the peers and the plots' library are not where nobody measures.

@@ -1,0 +1,1 @@
+"""What we build on, looked at: known vulnerabilities, licences, and an SBOM. `python -m ops.audit`, which `make audit` calls."""
