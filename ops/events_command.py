@@ -10,7 +10,7 @@ import httpx
 import typer
 
 from ops import addresses, records, specimens, terminal
-from shared import config, errors, topics
+from shared import bearer, config, errors, topics
 from shared.config import Settings
 
 app = typer.Typer(no_args_is_help=True, help="Make a CloudEvent by hand, and send one to a function or a topic.")
@@ -77,7 +77,7 @@ def send(
     if url is None and name not in functions:
         _to_topic(settings, target, events, structured=mode is Mode.structured, json=json)
         return
-    with httpx.Client(timeout=timeout_s, headers=_token(settings)) as client:
+    with httpx.Client(timeout=timeout_s, headers=bearer.headers(settings.delivery_token)) as client:
         where = url or functions[name]
         if batch:
             answers = _sent_together(client, where, events)
@@ -146,11 +146,6 @@ def _facts(response: httpx.Response) -> Answer:
     except ValueError:
         return {"detail": response.text[:1024]}
     return found if isinstance(found, dict) else {"detail": response.text[:1024]}
-
-
-def _token(settings: Settings) -> dict[str, str]:
-    token = settings.delivery_token
-    return {} if token is None else {"authorization": f"Bearer {token.get_secret_value()}"}
 
 
 def _pairs(option: str, given: Sequence[str] | None) -> dict[str, str]:

@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, BaseModel, BeforeValidator, Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
-from shared import environ, errors, masking
+from shared import bearer, environ, errors, masking
 
 _DURATION = re.compile(r"(?:(\d+(?:\.\d+)?)d)?(?:(\d+(?:\.\d+)?)h)?(?:(\d+(?:\.\d+)?)m)?(?:(\d+(?:\.\d+)?)s)?(?:(\d+)ms)?")
 _BROKERS_BY_APP_ENV = {"local": "localhost:19092", "docker": "kafka:9092"}
@@ -92,7 +92,7 @@ class Settings(BaseSettings):
 
     shutdown_timeout: Seconds = 10.0
     drain_delay: Seconds = 0.0
-    delivery_token: SecretStr | None = None
+    delivery_token: Annotated[tuple[SecretStr, ...], BeforeValidator(bearer.read)] = ()  # each lets in, the first is sent
     event_bytes_max: Annotated[int, Field(ge=1024)] = 1 << 20
     batch_bytes_max: Annotated[int, Field(ge=1024)] = 8 << 20
     batch_events_max: Annotated[int, Field(ge=1, le=10_000)] = 1000

@@ -15,7 +15,7 @@ _PER_CONSUMER = re.compile(
 def read(environ: Mapping[str, str], fields: Collection[str]) -> tuple[dict[str, str], list[str]]:
     """`environ` without empty values and with every NAME_FILE read into NAME, which wins where both are set; and what could not be read.
 
-    An empty file is a setting that is not set, as an empty value is. Not so the delivery token's: without a token everybody may deliver.
+    An empty file is a setting that is not set, as an empty value is. Not so the delivery token: without one everybody may deliver.
     """
     given = {name.upper(): value for name, value in environ.items() if value}
     found, faults = dict(given), []
@@ -36,6 +36,9 @@ def read(environ: Mapping[str, str], fields: Collection[str]) -> tuple[dict[str,
             found[wanted] = text
         elif wanted == "DELIVERY_TOKEN":
             faults.append(f"{name}: {path} is empty, and without a token everybody may deliver; unset {name} where that is meant")
+    if "DELIVERY_TOKEN" not in found and not any(fault.startswith("DELIVERY_TOKEN") for fault in faults):
+        empty = [name for name in environ if name.upper() in {"DELIVERY_TOKEN", "DELIVERY_TOKEN_FILE"}]
+        faults += [f"{name}: is empty, and without a token everybody may deliver; unset it where that is meant" for name in empty]
     return found, faults
 
 

@@ -9,7 +9,6 @@ import argparse
 import contextlib
 import functools
 import gc
-import hmac
 import logging
 import os
 import signal
@@ -26,7 +25,7 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from shared import application, config, connections, errors, logs, problem, telemetry
+from shared import application, bearer, config, connections, errors, logs, problem, telemetry
 
 log = logging.getLogger(__name__)
 
@@ -162,11 +161,8 @@ async def _answered(request: Request, handle: Handle, *, token: bool) -> ASGIApp
 
 
 def _authorize(request: Request) -> None:
-    wanted = config.settings().delivery_token
-    if wanted is None:
-        return
-    given = request.headers.get("authorization", "")
-    if not hmac.compare_digest(given.encode("latin-1", "replace"), f"Bearer {wanted.get_secret_value()}".encode()):
+    tokens = config.settings().delivery_token
+    if tokens and not bearer.lets_in(request.headers.get("authorization", ""), tokens):
         raise errors.Unauthorized
 
 

@@ -9,6 +9,7 @@ from connectors.kafka_source import letter, metrics, sink
 from connectors.kafka_source.consumer import Reader
 from connectors.kafka_source.plan import Source
 from connectors.kafka_source.pump import Pump
+from shared import bearer
 from shared.config import Settings
 
 log = logging.getLogger(__name__)
@@ -21,9 +22,8 @@ class Service:
     """A source that runs."""
 
     def __init__(self, source: Source, settings: Settings, failed: Callable[[BaseException], None]) -> None:
-        token = settings.delivery_token.get_secret_value() if settings.delivery_token else None
         self.source = source
-        self._function, self._http = sink.clients(source, token)
+        self._function, self._http = sink.clients(source, bearer.headers(settings.delivery_token))
         self._shutdown_timeout_s = settings.shutdown_timeout
         self.pump = Pump(
             source, sink.Sink(source, self._function, self._http), letter.Letters(source, self._http, failed), settings, failed

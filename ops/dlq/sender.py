@@ -7,7 +7,7 @@ wait too, and one at a time looks whether it is over.
 import asyncio
 import contextlib
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Protocol
 
 from confluent_kafka import KafkaException, Message, Producer
@@ -65,10 +65,10 @@ class Sender(Protocol):
 class ToFunction:
     """A function, by HTTP. `told` is called with the reason when it has to be waited for, and with None when that is over."""
 
-    def __init__(self, source: Source, token: str | None, stop: Stop, told: Told) -> None:
+    def __init__(self, source: Source, authorization: Mapping[str, str], stop: Stop, told: Told) -> None:
         self.where = source.sink
         self._source, self._stop, self._told = source, stop, told
-        self._function, self._http = sink.clients(source, token)
+        self._function, self._http = sink.clients(source, authorization)
         self._sink = sink.Sink(source, self._function, self._http)
         self._outage, self._probing = outage.Outage(), asyncio.Lock()
 

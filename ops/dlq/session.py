@@ -15,7 +15,7 @@ from ops.dlq import behind, inboxes, replay, runs, selection, targets
 from ops.dlq.force import Inbox
 from ops.dlq.progress import WORDS, Progressing
 from ops.dlq.sender import Sender, Stop, ToFunction, ToTopic
-from shared import errors, parking
+from shared import bearer, errors, parking
 from shared.config import Settings
 from shared.database import Database
 
@@ -122,13 +122,13 @@ def _senders(  # noqa: PLR0917  likewise
         to_topic = ToTopic(settings, options.to_topic, stop, functools.partial(view.waits, f"topic {options.to_topic}"))
         return dict.fromkeys(groups, to_topic)
     found = targets.sources(settings, url=options.url)
-    token = None if settings.delivery_token is None else settings.delivery_token.get_secret_value()
+    authorization = bearer.headers(settings.delivery_token)
     made: dict[str, Sender] = {}
     for group in groups:
         source = targets.source_of(found, group)
         if run.kind == "letters":  # a function that parks lets what this run has sent pass
             source = dataclasses.replace(source, extensions={**source.extensions, parking.MARKER: run.run_id})
-        made[group] = ToFunction(source, token, stop, functools.partial(view.waits, source.sink))
+        made[group] = ToFunction(source, authorization, stop, functools.partial(view.waits, source.sink))
     return made
 
 

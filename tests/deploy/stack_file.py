@@ -99,10 +99,11 @@ def image_environment() -> dict[str, str]:
 
 
 def placed(environment: Mapping[str, str], folder: Path) -> dict[str, str]:
-    """`environment` with the secrets' place moved to `folder`, where each is a file whose text is a DSN."""
+    """`environment` with the secrets' place moved to `folder`, where each is a file whose text is a DSN or a token."""
     folder.mkdir(exist_ok=True)
     for name in named_secrets(environment):
-        (folder / name).write_text("postgresql://user:password@database:5432/orders\n", encoding="utf-8")
+        text = "t" * 32 if name.endswith("-token") else "postgresql://user:password@database:5432/orders"
+        (folder / name).write_text(f"{text}\n", encoding="utf-8")
     return {name: value.replace(SECRETS, f"{folder}/") for name, value in environment.items()}
 
 

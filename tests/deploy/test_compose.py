@@ -201,7 +201,7 @@ def test_what_an_image_is_built_from_is_in_the_checkout() -> None:
 def test_the_source_takes_its_settings_and_finds_a_service_for_every_sink(tmp_path: Path) -> None:
     service = SERVICES["source"]
     mounted, inside, _ = service["volumes"][0].split(":")
-    (tmp_path / "orderflow-delivery-token").write_text("t", encoding="utf-8")
+    (tmp_path / "orderflow-delivery-token").write_text("t" * 32, encoding="utf-8")
     environment = {key: value.replace(compose_file.SECRETS, f"{tmp_path}/") for key, value in service["environment"].items()}
     python, *words = [word.replace(inside, str(home.CHECKOUT / mounted)) for word in service["command"]]
 

@@ -102,7 +102,7 @@ def test_every_function_takes_its_settings(environment: str, tmp_path: Path) -> 
         assert {key for key in plain if key.lower() not in Settings.model_fields and not SETTING.fullmatch(key)} == set(), name
         settings = test_config.load(**stack_file.placed(ours, tmp_path))
         assert settings.postgres_dsns.keys() == {known[name].consumer}
-        assert (settings.delivery_token is not None) == known[name].token
+        assert bool(settings.delivery_token) == known[name].token
         assert ("KAFKA_BROKERS" in ours) == known[name].broker
         assert settings.public_path_prefix == (f"/function/{name}" if known[name].public else "")
 

@@ -101,7 +101,7 @@ def test_every_process_takes_its_settings(overlay: str, tmp_path: Path) -> None:
         assert {key for key in plain if key.lower() not in Settings.model_fields and not SETTING.fullmatch(key)} == set()
         settings = test_config.load(**stack_file.placed(given, tmp_path))
         assert list(settings.postgres_dsns) == (["relay"] if name == "orderflow-relay" else [])
-        assert (settings.delivery_token is None) == (name == "orderflow-relay")
+        assert bool(settings.delivery_token) == (name != "orderflow-relay")
         assert ("sasl.password" in settings.kafka_client()) == (overlay == "prod")
         assert settings.shutdown_timeout + 10 < of.spec["terminationGracePeriodSeconds"]
 
@@ -213,7 +213,8 @@ def test_compose_runs_the_same_two_processes(services: dict[str, Any], tmp_path:
         assert service["command"] == [*pods[name]["command"], *pods[name]["args"]]
         given = {key: value.replace("/run/secrets", str(tmp_path)) for key, value in service["environment"].items() if value}
         for secret in service["secrets"]:
-            (tmp_path / secret).write_text("postgresql://user:password@database:5432/orders")
+            text = "t" * 32 if secret.endswith("-token") else "postgresql://user:password@database:5432/orders"
+            (tmp_path / secret).write_text(text)
         settings = test_config.load(**given)
         assert settings.kafka_brokers == "host.docker.internal:19092"
         assert list(settings.postgres_dsns) == (["relay"] if name == "relay" else [])

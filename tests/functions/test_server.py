@@ -17,6 +17,7 @@ from tests import controls, stack
 WAITS = "tests/samples/faulty/main.py"
 AT_WORK = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND state = 'idle in transaction'"
 SOURCE = "functions/order_on_assembled/main.py"
+TOKEN = "t" * 32
 
 
 def own(database: stack.TestDatabase) -> dict[str, str]:
@@ -40,7 +41,11 @@ def test_the_command_line_of_functions_framework_runs_a_function(database: stack
 
 def test_wrong_settings_end_the_process_with_every_fault_and_no_secret() -> None:
     environment = child.environment(
-        LOCK_TIMEOUT="soon", GROUP_EVENTS_MAX="0", TELEGRAM_ENABLED="true", DELIVERY_TOKEN="planted-secret", KAFKA_BROKERS="nowhere"
+        LOCK_TIMEOUT="soon",
+        GROUP_EVENTS_MAX="0",
+        TELEGRAM_ENABLED="true",
+        DELIVERY_TOKEN="planted-secret-0123456789abcdefghi",
+        KAFKA_BROKERS="nowhere",
     )
     command = [sys.executable, "-m", "shared.server", "--source", SOURCE, "--port", "0"]
     ended = subprocess.run(command, env=environment, cwd=home.CHECKOUT, capture_output=True, text=True, timeout=30, check=False)
@@ -66,11 +71,11 @@ def test_a_taken_port_ends_the_process_and_is_named(database: stack.TestDatabase
     assert (3, True) == (ended.returncode, "address already in use" in ended.stderr)
 
 
-@pytest.mark.parametrize("given", [None, "Bearer", "Bearer wrong", "Basic the-token", "Bearer the-token\u00e9"])
+@pytest.mark.parametrize("given", [None, "Bearer", "Bearer wrong", f"Basic {TOKEN}", f"Bearer {TOKEN}\u00e9"])
 def test_with_a_shared_token_a_delivery_without_it_is_401_and_nothing_happens(
     database: stack.TestDatabase, start_function: Any, given: str | None
 ) -> None:
-    function = start_function("order_on_assembled", own(database) | {"DELIVERY_TOKEN": "the-token"})
+    function = start_function("order_on_assembled", own(database) | {"DELIVERY_TOKEN": TOKEN})
     payload = controls.assembled()
     request = controls.binary(payload)
     refused = httpx.post(
@@ -80,9 +85,10 @@ def test_with_a_shared_token_a_delivery_without_it_is_401_and_nothing_happens(
         timeout=30,
     )
     assert (401, "unauthorized") == (refused.status_code, refused.json()["code"])
+    assert refused.headers["www-authenticate"] == 'Bearer realm="orderflow"'
     assert [[0]] == database.run("SELECT count(*) FROM order_inbox_events")
     taken = httpx.post(
-        function.url, headers=request["headers"] | {"authorization": "Bearer the-token"}, content=request["content"], timeout=30
+        function.url, headers=request["headers"] | {"authorization": f"Bearer {TOKEN}"}, content=request["content"], timeout=30
     )
     assert taken.json() == {"outcome": "done"}
     assert [200, 200] == [httpx.get(f"{function.url}/{path}", timeout=30).status_code for path in ("health", "ready")]

@@ -14,7 +14,7 @@ def outcome(fixture: Fixture, url: str) -> Result:
     source = targets.source_of(targets.sources(config.Settings(), url=f"{url}/"), fixture.consumer)
 
     async def send() -> Result:
-        to = sender.ToFunction(dataclasses.replace(source, retries=0), None, sender.Stop(), lambda _reason: None)
+        to = sender.ToFunction(dataclasses.replace(source, retries=0), {}, sender.Stop(), lambda _reason: None)
         try:
             found = await to.send(fixture.record)
         finally:

@@ -8,6 +8,8 @@ from tests import stack
 from tests.source import sinks
 from tests.source.conftest import Group, StartSource
 
+FIRST, SECOND = "1" * 32, "2" * 32
+
 
 def test_a_record_is_delivered_and_its_offset_committed(group: Group, start_source: StartSource) -> None:
     """A record arrives as one binary CloudEvent; then its offset is committed and the lag is 0."""
@@ -158,13 +160,13 @@ def test_records_ahead_are_bounded(group: Group, start_source: StartSource) -> N
 
 
 def test_the_shared_token_is_sent(group: Group, start_source: StartSource) -> None:
-    """With DELIVERY_TOKEN both the function and the dead-letter sink get it."""
+    """With DELIVERY_TOKEN both the function and the dead-letter sink get it: the first, where one is about to take the other's place."""
     group.sink.script = sinks.each(lambda _: sinks.refuse())
     group.produce(b"1")
-    start_source(group, settings={"delivery_token": "s3cret"})
+    start_source(group, settings={"delivery_token": f"{FIRST} {SECOND}"})
     group.wait_committed(1)
-    assert group.sink.requests[0].headers["authorization"] == "Bearer s3cret"
-    assert group.letters.requests[0].headers["authorization"] == "Bearer s3cret"
+    assert group.sink.requests[0].headers["authorization"] == f"Bearer {FIRST}"
+    assert group.letters.requests[0].headers["authorization"] == f"Bearer {FIRST}"
 
 
 def test_paused_by_hand(group: Group, start_source: StartSource) -> None:

@@ -9,7 +9,8 @@ import pytest
 
 from shared import config, errors, topics
 
-SECRET = "hunter2-secret"
+SECRET = "hunter2-secret-that-is-long-enough"
+NEARER = "nearer-secret-that-is-long-enough"
 
 
 @contextlib.contextmanager
@@ -103,6 +104,36 @@ def test_an_empty_delivery_token_is_a_fault_and_no_open_door(tmp_path: Path) -> 
 
     with pytest.raises(errors.ConfigError, match=r"DELIVERY_TOKEN_FILE: .*nothing is empty"):
         load(DELIVERY_TOKEN_FILE=str(nothing))
+    for name, empty in (("DELIVERY_TOKEN", ""), ("DELIVERY_TOKEN", " "), ("DELIVERY_TOKEN_FILE", "")):
+        (fault,) = faults(**{name: empty})
+        assert fault == f"{name}: is empty, and without a token everybody may deliver; unset it where that is meant"
+
+
+@pytest.mark.parametrize(
+    ("text", "rule"),
+    [
+        ("s" * 31, "at least 32 characters"),
+        (f"{SECRET} short", "at least 32 characters"),
+        (f"{SECRET}\u00e9", "letters, digits"),
+        (f"{SECRET},{NEARER}", "letters, digits"),
+        (f"{SECRET}\n{NEARER}\n{'3' * 32}", "and there are 3"),
+    ],
+)
+def test_a_delivery_token_that_is_weak_or_cannot_be_sent_is_a_fault_that_does_not_show_it(text: str, rule: str) -> None:
+    (fault,) = faults(DELIVERY_TOKEN=text)
+
+    assert (True, True) == (fault.startswith("DELIVERY_TOKEN: "), rule in fault)
+    assert not any(token in fault for token in (SECRET, NEARER, "3" * 32))
+
+
+def test_a_file_holds_two_delivery_tokens_while_one_takes_the_others_place(tmp_path: Path) -> None:
+    both = tmp_path / "both"
+    both.write_text(f"{SECRET}\n{NEARER}\n")
+
+    settings = load(DELIVERY_TOKEN_FILE=str(both))
+
+    assert [SECRET, NEARER] == [token.get_secret_value() for token in settings.delivery_token]
+    assert SECRET not in repr(settings)
 
 
 @pytest.mark.parametrize(
@@ -158,15 +189,15 @@ def test_a_secret_may_stand_in_a_file_and_the_setting_itself_comes_before_it(nam
     file = tmp_path / "secret"
     file.write_text(f"{SECRET}\n")
 
-    from_file, from_both = load(**{f"{name}_FILE": str(file)}), load(**{f"{name}_FILE": str(file), name: "nearer"})
+    from_file, from_both = load(**{f"{name}_FILE": str(file)}), load(**{f"{name}_FILE": str(file), name: NEARER})
 
     assert SECRET in _revealed(from_file)
-    assert "nearer" in _revealed(from_both)
+    assert NEARER in _revealed(from_both)
     assert SECRET not in _revealed(from_both)
 
 
 def _revealed(settings: config.Settings) -> list[str]:
-    secrets = [settings.delivery_token, settings.telegram_bot_token, *settings.postgres_dsns.values(), *settings.kafka_security.values()]
+    secrets = [*settings.delivery_token, settings.telegram_bot_token, *settings.postgres_dsns.values(), *settings.kafka_security.values()]
     return [of.get_secret_value() for of in secrets if of is not None]
 
 
