@@ -34,7 +34,7 @@ class _Text(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
         moment = datetime.fromtimestamp(record.created).astimezone().strftime("%H:%M:%S.%f")[:-3]
         facts = "".join(f" {name}={value}" for name, value in _extras(record).items())
-        line = f"{moment} {record.levelname.lower():7} {_masked(record, record.getMessage())}{facts}"
+        line = _printable(f"{moment} {record.levelname.lower():7} {_masked(record, record.getMessage())}{facts}")
         return f"{line}\n{_masked(record, self.formatException(record.exc_info))}" if record.exc_info else line
 
 
@@ -68,6 +68,13 @@ def _extras(record: logging.LogRecord) -> dict[str, object]:
         for name, value in vars(record).items()
         if name not in _PLAIN
     }
+
+
+def _printable(line: str) -> str:
+    """`line` with escapes for what would end it, or move the cursor: a path or an id may hold that."""
+    if line.isprintable():
+        return line
+    return "".join(each if each.isprintable() else each.encode("unicode_escape").decode() for each in line)
 
 
 def _masked(record: logging.LogRecord, shown: str) -> str:

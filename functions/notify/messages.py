@@ -11,11 +11,16 @@ def text(event: events.OrderPaid | events.OrderAssembled, *, user: str | None = 
     user = event.user_id if user is None else user
     moment = event.occurred_at.strftime("%Y-%m-%d %H:%M:%S UTC")
     if isinstance(event, events.OrderPaid):
-        return (
-            f"Order {event.order_id} is paid\nUser: {user}\nAmount: {amount(event.amount)}\n"
-            f"Payment method: {event.payment_method}\nTime: {moment}"
-        )
-    return f"Order {event.order_id} is assembled\nUser: {user}\nTime: {moment}"
+        lines = [
+            f"Order {event.order_id} is paid",
+            f"User: {user}",
+            f"Amount: {amount(event.amount)}",
+            f"Payment method: {event.payment_method}",
+        ]
+    else:
+        lines = [f"Order {event.order_id} is assembled", f"User: {user}"]
+    # An id may hold a line separator of Unicode, and is not to look like a line of ours.
+    return "\n".join(" ".join(line.splitlines()) for line in [*lines, f"Time: {moment}"])
 
 
 def amount(kopecks: int) -> str:
