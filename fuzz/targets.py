@@ -35,8 +35,7 @@ SOURCE = Source(
     backoff_delay_s=0.5, exponential=True, timeout_s=1, sink="http://f/", health="http://f/health", letters="http://d",
     letters_by_topic=True,
 )  # fmt: skip
-_ENVELOPE = record.Envelope(SOURCE)
-_ENVELOPE.element(record.Record(Message("t", 3, 7, None, b"{}", None, None, None), partition.Partition("t", 3, 0, None), 7, 0.0))
+ENVELOPE = record.Envelope(SOURCE)
 
 
 def cloudevent_request(data: bytes) -> None:
@@ -88,11 +87,10 @@ def kafka_record(data: bytes) -> None:
     lines, value = _split(data)
     key = next((text for name, text in lines if name == b"key"), None)
     headers: Any = [(name.decode("utf-8", "replace"), text) for name, text in lines if name != b"key"]
-    message = Message("t", 3, 7, key, value or None, headers, None, (TIMESTAMP_CREATE_TIME, 1_700_000_000_123))
-    made = record.Record(message, partition.Partition("t", 3, 0, None), 7, 0.0)
-    short, long = _ENVELOPE.element(made), _ENVELOPE.careful_element(made)
+    made = a_record(value or None, headers, key)
+    short, long = ENVELOPE.element(made), ENVELOPE.careful_element(made)
     promises.same(json.loads(short), json.loads(long))
-    sent, body = _ENVELOPE.request(made)
+    sent, body = ENVELOPE.request(made)
     for name, text in sent:
         if not name.replace(b"-", b"").isalnum() or any(control in text for control in (b"\r", b"\n", b"\x00")):
             raise promises.Broken(f"not a header: {name!r}: {text!r}")
@@ -168,6 +166,12 @@ def edited_letter(data: bytes) -> None:
         redaction.value(value)
     with contextlib.suppress(errors.Refused, typer.Exit):
         supply._of_line(value, "line 1", {"order.payment.completed": "order.payment.completed"}, None)
+
+
+def a_record(value: bytes | None, headers: Any = None, key: bytes | None = None) -> record.Record:
+    """A record as the source has it when it was read."""
+    message = Message("t", 3, 7, key, value, headers, None, (TIMESTAMP_CREATE_TIME, 1_700_000_000_123))
+    return record.Record(message, partition.Partition("t", 3, 0, None), 7, 0.0)
 
 
 TARGETS: dict[str, Target] = {
