@@ -101,6 +101,10 @@ chaos: $(STAMP) ## kill, freeze, restart and cut off everything under load, then
 	@$(need_java)
 	@$(BIN)/python -m chaos $(ARGS)
 
+.PHONY: fuzz
+fuzz: $(STAMP) ## feed everything that reads bytes from outside with what nobody would write (ARGS="--minutes 5 --target http_answer")
+	@$(BIN)/python -m fuzz $(ARGS)
+
 ##@ Speed
 
 .PHONY: bench
