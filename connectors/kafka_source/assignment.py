@@ -37,6 +37,8 @@ class Assignment:
             ids = self._watch.ids_now()
             starts = [self._start(consumer, tp, ids.get(tp.topic)) for tp in self._committed(consumer, assigned)]
             consumer.incremental_assign(starts)
+            # Kafka's client remembers that a partition was paused when it was taken from us, and would never fetch it again.
+            consumer.resume(starts)
         self._tell("partitions assigned")
         self.known = True
 
@@ -85,6 +87,7 @@ class Assignment:
         tp = TopicPartition(partition.topic, partition.number, OFFSET_BEGINNING)
         consumer.incremental_unassign([tp])
         consumer.incremental_assign([tp])
+        consumer.resume([tp])
 
     def _committed(self, consumer: Consumer, assigned: list[TopicPartition]) -> list[TopicPartition]:
         while True:

@@ -113,3 +113,23 @@ def test_a_revoke_does_not_wait_for_ever(wide: Group, start_source: StartSource)
     wide.sink.script = sinks.each(lambda _: sinks.OK)
     start_source(wide)
     wide.wait_committed(1)
+
+
+@pytest.mark.parametrize("protocol", PROTOCOLS)
+def test_a_partition_that_was_lost_while_paused_flows_when_it_comes_back(wide: Group, start_source: StartSource, protocol: str) -> None:
+    """Kafka's client remembers the pause of a partition beyond its revoke; who gets the partition again wants its records."""
+    settings = {"kafka_group_protocol": protocol}
+    first = start_source(wide, settings=settings)
+    stack.eventually(lambda: len(owns(first)) == PARTITIONS, "all partitions")
+    first.call(lambda service: service.pause("a test"))
+    partitions = first.service.reader.assignment.partitions
+    stack.eventually(lambda: all(partition.paused for partition in partitions.values()), "all to be paused")
+    second = start_source(wide, settings=settings)
+    stack.eventually(lambda: len(owns(first)) == len(owns(second)) == PARTITIONS // 2, "shared partitions")
+    first.call(lambda service: service.resume())
+    second.stop()
+    stack.eventually(lambda: len(owns(first)) == PARTITIONS, "all partitions again")
+    for partition in range(PARTITIONS):
+        wide.produce(b"1", partition=partition)
+    for partition in range(PARTITIONS):
+        wide.wait_committed(1, partition)
