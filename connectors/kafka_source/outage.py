@@ -3,7 +3,10 @@
 It resumes on the first other answer.
 """
 
+import asyncio
 import random
+import time
+from collections.abc import Callable
 
 PAUSE_AFTER_S = 1.0
 BACKOFF_FIRST_S = 0.1
@@ -14,6 +17,21 @@ def backoff_s(n: int, retry_after_s: float | None) -> float:
     """How long to wait after the nth answer in a row (from 1) that was nobody's fault: doubling, capped, jittered; at least Retry-After."""
     wait = min(BACKOFF_MAX_S, BACKOFF_FIRST_S * 2.0 ** min(n - 1, 30))
     return max(retry_after_s or 0.0, wait * random.uniform(0.5, 1.0))  # noqa: S311  jitter
+
+
+def call_at(moment: float, then: Callable[[], None]) -> None:
+    """Call `then` in this event loop when `moment` has come by time.monotonic().
+
+    A loop counts in milliseconds of its own, so a timer may come a little early: whoever then asked the clock would do nothing, for ever.
+    """
+    asyncio.get_running_loop().call_later(moment - time.monotonic(), _due, moment, then)
+
+
+def _due(moment: float, then: Callable[[], None]) -> None:
+    if time.monotonic() < moment:
+        asyncio.get_running_loop().call_later(0.001, _due, moment, then)
+    else:
+        then()
 
 
 class Outage:

@@ -150,7 +150,7 @@ class Verdicts:
         self._lanes.again(back)
         if self.outage.paused:
             # What a busy event (409) waits for does not hold up the next probe.
-            loop.call_later(self.outage.wait_s(now, away[0][1].retry_after_s) if back or probing else 0.0, self._go)
+            outage.call_at(now + (self.outage.wait_s(now, away[0][1].retry_after_s) if back or probing else 0.0), self._go)
 
     def _expired(self, record: Record, now: float) -> bool:
         if self._unavailable_max_s is None:
@@ -214,8 +214,8 @@ class Verdicts:
         self._letters.start(record, letter.Failure(reason, answer, record.tries), self._lettered)
 
     def _probe_again(self, record: Record, answer: Answer) -> None:
-        wait_s = self.breaker.hold(record, time.monotonic(), answer.retry_after_s)
-        asyncio.get_running_loop().call_later(wait_s, self._go)
+        now = time.monotonic()
+        outage.call_at(now + self.breaker.hold(record, now, answer.retry_after_s), self._go)
 
     def _put_back(self) -> None:
         """What the breaker stopped is ready once more, for when it lets records through."""

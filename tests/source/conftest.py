@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import pytest
+import uvloop
 import yaml
 from confluent_kafka import Consumer, Producer, TopicPartition
 from confluent_kafka.admin import AdminClient
@@ -105,11 +106,11 @@ class Group:
 
 
 class RunningSource:
-    """A source, its event loop in a thread of its own."""
+    """A source, its event loop, by default of the kind that it has in production, in a thread of its own."""
 
-    def __init__(self, source: plan.Source, settings: config.Settings) -> None:
+    def __init__(self, source: plan.Source, settings: config.Settings, loop: asyncio.AbstractEventLoop | None = None) -> None:
         self.failures: list[BaseException] = []
-        self._loop = asyncio.new_event_loop()
+        self._loop = loop or uvloop.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
         self._thread.start()
         self.service: Service = asyncio.run_coroutine_threadsafe(self._start(source, settings), self._loop).result(10)
@@ -154,7 +155,9 @@ class RunningSource:
 
 
 class StartSource(Protocol):
-    def __call__(self, group: Group, *, settings: dict[str, Any] | None = None, **changes: Any) -> RunningSource: ...
+    def __call__(
+        self, group: Group, *, settings: dict[str, Any] | None = None, loop: asyncio.AbstractEventLoop | None = None, **changes: Any
+    ) -> RunningSource: ...
 
 
 @pytest.fixture
@@ -182,12 +185,14 @@ def start_source(tmp_path: Path) -> Iterator[StartSource]:
     """start_source(group, settings={…}, **changes of the manifest) -> a source that runs until the end of the test."""
     made: list[RunningSource] = []
 
-    def start(group: Group, *, settings: dict[str, Any] | None = None, **changes: Any) -> RunningSource:
+    def start(
+        group: Group, *, settings: dict[str, Any] | None = None, loop: asyncio.AbstractEventLoop | None = None, **changes: Any
+    ) -> RunningSource:
         path = write_manifest(tmp_path / f"{group.name}-{len(made)}.yaml", [group.document(**changes)])
         values: dict[str, Any] = {"kafka_brokers": group.brokers, "sink_urls": group.sink_urls, "shutdown_timeout": 3.0, **(settings or {})}
         checked = config.Settings(**values)
         (source,) = plan.sources(manifest.read(path), checked)
-        made.append(RunningSource(source, checked))
+        made.append(RunningSource(source, checked, loop))
         return made[-1]
 
     yield start

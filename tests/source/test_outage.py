@@ -1,8 +1,11 @@
 """Not the event's fault: tried for as long as it takes, paused, probed, resumed."""
 
+import asyncio
 import dataclasses
 import threading
 import time
+from collections.abc import Callable
+from typing import Any
 
 import pytest
 
@@ -71,6 +74,25 @@ def test_pause_probe_and_recovery(group: Group, start_source: StartSource) -> No
     assert source.status()["state"] == "running"
     assert source.metric("orderflow_source_paused_seconds_total") > 0
     assert group.failed == []
+
+
+class _EarlyLoop(asyncio.SelectorEventLoop):
+    """Its timers come 20 ms early. uvloop's do by 1 ms, now and then: it counts in whole milliseconds."""
+
+    def call_later(self, delay: float, callback: Callable[..., object], *args: Any, context: Any = None) -> asyncio.TimerHandle:
+        return super().call_later(max(0.0, delay - 0.02), callback, *args, context=context)
+
+
+def test_a_timer_that_comes_early_ends_no_probing(group: Group, start_source: StartSource) -> None:
+    """Nothing but the timer wakes a paused source. If it looks before it is time, it looks again."""
+    group.sink.script = lambda request: sinks.away()
+    group.produce(*(b'{"n": %d}' % n for n in range(5)))
+    source = start_source(group, loop=_EarlyLoop())
+    source.wait_state("paused", "probing")
+    before = len(group.sink.requests)
+    stack.eventually(lambda: len(group.sink.requests) >= before + 3, "more probes")
+    group.sink.script = sinks.each(lambda _: sinks.OK)
+    group.wait_committed(5)
 
 
 def test_a_paused_source_keeps_its_partitions(group: Group, start_source: StartSource) -> None:
