@@ -2,7 +2,6 @@
 
 import asyncio
 import time
-from collections.abc import Callable
 
 from confluent_kafka import ConsumerGroupTopicPartitions, KafkaException, admin
 
@@ -24,20 +23,20 @@ class Drain:
     """Looks at what is left."""
 
     def __init__(self, settings: Settings) -> None:
+        self.left = ""  # when it last looked
         self._settings = settings
         self._database = database.Database(settings.postgres_dsn("order"), settings=settings, application="chaos-drain")
         self._admin = topics_admin.Admin(settings)
         self._client = admin.AdminClient(broker.client(settings, "chaos-drain"))
 
-    async def wait(self, within_s: float, tell: Callable[[str], None] = lambda _left: None) -> str:
+    async def wait(self, within_s: float) -> str:
         """Wait until nothing is left, for `within_s` at the most. What is left then; nothing, if nothing is."""
-        deadline, empty, left = time.monotonic() + within_s, 0, ""
+        deadline, empty = time.monotonic() + within_s, 0
         while empty < SETTLED and time.monotonic() < deadline:
-            left = await asyncio.to_thread(self._look)
-            empty = 0 if left else empty + 1
-            tell(left)
+            self.left = await asyncio.to_thread(self._look)
+            empty = 0 if self.left else empty + 1
             await asyncio.sleep(EVERY_S)
-        return left
+        return self.left
 
     def close(self) -> None:
         """Let go of the database."""

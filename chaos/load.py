@@ -48,7 +48,8 @@ class Load:
         limits = {"delivery_timeout_s": 3600.0, "message_bytes_max": 1 << 20, "partitioner": "murmur2_random"}
         self._producer = Producer(broker.producer(settings, "chaos", **limits))  # type: ignore[arg-type]
         self._tail = _tail(settings)
-        self._topics = {kind: settings.topic(kind.TYPE) for kind in (events.OrderPaid, events.OrderAssembled)}
+        kinds: tuple[type[events.Event], ...] = (events.OrderPaid, events.OrderAssembled)
+        self._topics = {kind: settings.topic(kind.TYPE) for kind in kinds}
         self._groups = {topic.name: tuple(of.group for of in topic.consumers) for topic in topics.catalogue(settings).topics}
         self._seen: dict[tuple[str, str], Message] = {}  # by topic and user
         self._orders: dict[int, str] = {}

@@ -78,7 +78,9 @@ class Stand:
         began = time.monotonic()
         await asyncio.to_thread(self._broker.prepare, self._say)
         await asyncio.to_thread(self._server.prepare, self._say)
-        await supervisor.together(*(self._start(one) for one in (self._of_broker(), programs.server(self._server), self.proxies.program())))
+        await supervisor.together(
+            *(self._start(one) for one in (programs.broker(self._broker), programs.server(self._server), self.proxies.program()))
+        )
         await self.proxies.make()
         await asyncio.to_thread(self._prepare, prepare_database)
         await supervisor.together(*(self._start(program) for program in self._programs()))
@@ -99,9 +101,6 @@ class Stand:
 
     async def _start(self, program: Program) -> None:
         await self.supervisor.start(replace(program, restart_max_s=RESTART_MAX_S))
-
-    def _of_broker(self) -> Program:
-        return programs.broker(self._broker)
 
     def _programs(self) -> list[Program]:
         made = []
