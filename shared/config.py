@@ -105,6 +105,9 @@ class Settings(BaseSettings):
 
     assembly_duration: Seconds = 10.0
     order_item_price_kopecks: Annotated[int, Field(ge=0, le=10**9)] = 10_000
+    orders_concurrent_requests_max: Annotated[int, Field(ge=1)] = 256  # of one process; fewer than CONNECTIONS_MAX, or it is never reached
+    orders_requests_per_second_max: Annotated[float, Field(gt=0)] | None = None  # of one process; unset: as many as are done
+    orders_burst_requests_max: Annotated[int, Field(ge=1)] | None = None  # beyond that rate, at once; unset: a second's worth
     idempotency_key_ttl: PositiveSeconds = 86_400.0
     public_path_prefix: Annotated[str, Field(pattern=r"^(/[A-Za-z0-9._~-]+)*$")] = ""  # where a gateway shows orders: /function/orders
 

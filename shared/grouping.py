@@ -82,8 +82,11 @@ class Grouping(Generic[T, R]):
         self._queued_events = 0
 
     async def submit(self, handed_in: Sequence[T], *, alone: bool) -> list[R | errors.OrderflowError]:
-        """The outcome of each event, after the commit. Raises Overloaded when too many wait already."""
-        if self._queued_events + len(handed_in) > self._queue_events_max:
+        """The outcome of each event, after the commit. Raises Overloaded when too many wait already.
+
+        Where nobody waits any number is taken, or a batch of more than QUEUE_EVENTS_MAX would never be.
+        """
+        if self._queued_events and self._queued_events + len(handed_in) > self._queue_events_max:
             raise errors.Overloaded(f"more than {self._queue_events_max} events wait here")
         waiting: _Waiting[T, R] = _Waiting(
             handed_in, time.monotonic() + self._deadline_s, asyncio.get_running_loop().create_future(), alone

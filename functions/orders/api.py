@@ -1,8 +1,10 @@
 """The HTTP side of orders: routes, what is wrong with a request, and the OpenAPI page."""
 
+import asyncio
 import logging
 import re
-from typing import Annotated
+from collections.abc import Callable
+from typing import Annotated, TypeVar
 
 from fastapi import FastAPI, Query, Request, Response
 from fastapi.exceptions import RequestValidationError
@@ -12,21 +14,25 @@ from starlette.routing import Match, Route
 
 from functions.orders import border, faults, idempotency, models, reference, store
 from functions.orders.desk import Desk
+from functions.orders.gate import Gate
 from shared import errors, events, problem, server
-from shared.database import Database
+from shared.config import Settings
+from shared.database import Database, Transaction
 
 log = logging.getLogger(__name__)
 
+T = TypeVar("T")
 JSON = "application/json"
 _TRACEPARENT = re.compile(r"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}")
 _ID = TypeAdapter[str](events.Id)
 
 
-def build(desk: Desk, database: Database, path_prefix: str) -> FastAPI:
+def build(desk: Desk, database: Database, gate: Gate, settings: Settings) -> FastAPI:
     """The application. It opens nothing by itself.
 
-    A gateway that shows it below `path_prefix` (OpenFaaS: /function/orders) takes the prefix away and says so in no header.
+    A gateway that shows it below PUBLIC_PATH_PREFIX (OpenFaaS: /function/orders) takes the prefix away and says so in no header.
     """
+    path_prefix = settings.public_path_prefix
     app = FastAPI(
         title="Orderflow orders",
         version="1",
@@ -49,14 +55,15 @@ def build(desk: Desk, database: Database, path_prefix: str) -> FastAPI:
         """
         key = idempotency.read(request.headers.getlist(idempotency.HEADER))
         new = await _new_order(request)
-        answer, replayed = await desk.place(new, key=key, traceparent=_traceparent(request))
+        with gate.at_work():
+            answer, replayed = await desk.place(new, key=key, traceparent=_traceparent(request))
         headers = {"Location": f"{path_prefix}/orders/{answer.order_id}"} | ({"Idempotency-Replayed": "true"} if replayed else {})
         return Response(answer.response, 201, headers, JSON)
 
     @app.get("/orders/{order_id}", **reference.FIND)
     async def find_order(order_id: str) -> Response:
         """Show one order."""
-        found = await database.run(lambda tx: store.find(tx, order_id)) if _is_id(order_id) else None
+        found = await read(lambda tx: store.find(tx, order_id)) if _is_id(order_id) else None
         if found is None:
             raise faults.NotFound("there is no such order", code="order_not_found")
         return _json(found)
@@ -68,7 +75,15 @@ def build(desk: Desk, database: Database, path_prefix: str) -> FastAPI:
         cursor: Annotated[str | None, Query(max_length=512, description="`next_cursor` of the page before")] = None,
     ) -> Response:
         """Show a user's orders, newest first."""
-        return _json(await database.run(lambda tx: store.newest(tx, user_id, limit=limit, cursor=cursor)))
+        return _json(await read(lambda tx: store.newest(tx, user_id, limit=limit, cursor=cursor)))
+
+    async def read(work: Callable[[Transaction], T]) -> T:
+        with gate.at_work():
+            try:
+                async with asyncio.timeout(settings.delivery_deadline):
+                    return await database.run(work)
+            except TimeoutError:
+                raise errors.Unavailable("the database did not get to it in time", code="deadline") from None
 
     reference.install(app)
     # FastAPI describes this route; Starlette runs it, for half of the work. Nothing of it is FastAPI's: it reads its request by itself.

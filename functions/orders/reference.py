@@ -28,7 +28,10 @@ def _answer(model: str, description: str, headers: dict[str, Any] | None = None)
     return {"description": description, "content": content} | ({"headers": headers} if headers else {})
 
 
-_AWAY = {503: _problem("The database is away.", _RETRY_AFTER)}
+_LATER = {
+    429: _problem("More requests arrive than are taken here.", _RETRY_AFTER),
+    503: _problem("The database is away.", _RETRY_AFTER),
+}
 _PLACED = {
     "Location": {"description": "the order's address", "schema": {"type": "string"}},
     "Idempotency-Replayed": {"description": "there when this is the first answer again", "schema": {"type": "string", "enum": ["true"]}},
@@ -43,9 +46,8 @@ PLACE: dict[str, Any] = {
         413: _problem(f"The body is larger than {models.BODY_BYTES_MAX} bytes."),
         415: _problem("The body is not application/json."),
         422: _problem("A field is wrong, or the key was used with another body."),
-        429: _problem("More orders arrive than can be stored.", _RETRY_AFTER),
     }
-    | _AWAY,
+    | _LATER,
     "openapi_extra": {
         "requestBody": {"required": True, "content": {"application/json": {"schema": {"$ref": f"{_SCHEMAS}NewOrder"}}}},
         "parameters": [
@@ -59,8 +61,8 @@ PLACE: dict[str, Any] = {
         ],
     },
 }
-FIND: dict[str, Any] = {"responses": {200: _answer("Order", "The order."), 404: _problem("There is no such order.")} | _AWAY}
-LIST: dict[str, Any] = {"responses": {200: _answer("Page", "One page."), 422: _problem("A parameter is wrong.")} | _AWAY}
+FIND: dict[str, Any] = {"responses": {200: _answer("Order", "The order."), 404: _problem("There is no such order.")} | _LATER}
+LIST: dict[str, Any] = {"responses": {200: _answer("Page", "One page."), 422: _problem("A parameter is wrong.")} | _LATER}
 
 
 def install(app: FastAPI) -> None:

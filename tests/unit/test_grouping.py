@@ -127,6 +127,13 @@ async def test_too_many_waiting_events_are_overload() -> None:
     assert await asyncio.gather(first, waiting) == [["done", "done"]] * 2
 
 
+async def test_a_batch_larger_than_the_queue_is_taken_where_nobody_waits() -> None:
+    settled = Settled()
+    settled.go.set()
+    group = grouping.Grouping(settled, config.Settings(postgres_connections=1, queue_events_max=3))
+    assert await group.submit(some(5), alone=True) == ["done"] * 5
+
+
 async def test_a_request_that_has_gone_does_not_stop_the_others() -> None:
     settled = Settled()
     group = grouping.Grouping(settled, config.Settings(postgres_connections=1))
