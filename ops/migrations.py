@@ -10,19 +10,15 @@ import threading
 from collections.abc import Iterator
 from typing import Annotated, Any
 
-import alembic.command
-import alembic.config
 import alembic.util
 import sqlalchemy as sa
 import typer
 from sqlalchemy.exc import DatabaseError, InterfaceError
 
-from ops import home, inboxes, roles, terminal
+from ops import inboxes, migration_steps, roles, terminal
 from shared import address, config, errors, topics
 from shared.config import Settings
 
-MIGRATIONS = home.CHECKOUT / "infra" / "migrations"
-_LOCK = 0x6F72646572666C  # "orderfl": the advisory lock that two migrations of one database meet at
 _ALEMBIC = threading.Lock()  # its context is global to the process
 _SCRAM_ROUNDS = 4096  # PostgreSQL's own scram_iterations
 _MISSING_ROLE = re.compile(r'role "([^"]+)" does not exist')
@@ -34,33 +30,45 @@ class MigrationError(errors.OrderflowError):
     code = "migration"
 
 
-def upgrade(dsn: str, *, create_roles: bool = False) -> None:
-    """Bring the database at `dsn` to the newest migration, and make the inboxes that it lacks, in one transaction.
+def upgrade(
+    dsn: str,
+    *,
+    create_roles: bool = False,
+    contract: bool = False,
+    tell: migration_steps.Tell = terminal.note,
+    lock_tries: int = migration_steps.LOCK_TRIES,
+) -> None:
+    """Bring the database at `dsn` to the newest migration, each in its own transaction, and make the inboxes that it lacks.
 
-    Run it as often as you like, also two at once. `create_roles` makes the roles that are missing first.
-    Raises MigrationError, ConfigError.
+    Run it as often as you like, also two at once, and while everything runs. `create_roles` makes the roles that are missing first.
+    A contract step of a database that is in use waits for `contract` (docs/upgrades.md). Raises MigrationError, ConfigError.
     """
+    patience = migration_steps.Patience(tell, lock_tries)
     try:
-        with _ALEMBIC, _connected(dsn) as connection:
-            connection.execute(sa.text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": _LOCK})
+        with _ALEMBIC, _connected(dsn) as connection, migration_steps.alone(connection, tell):
             if create_roles:
-                _create_roles(connection)
-            settings = alembic.config.Config(attributes={"connection": connection})
-            settings.set_main_option("script_location", str(MIGRATIONS))
-            alembic.command.upgrade(settings, "head")
-            inboxes.make_missing(connection, topics.read())
+                patience.run(connection, "roles", _create_roles)
+            left = migration_steps.run(connection, patience, contract=contract)
+            patience.run(connection, "inboxes", lambda own: inboxes.make_missing(own, topics.read()))
     except (DatabaseError, InterfaceError, OSError) as exc:
         raise _failure(dsn, exc) from exc
     except alembic.util.CommandError as exc:
         raise MigrationError(f"{where(dsn)} is at a migration that this version does not know, so it is of a newer one: {exc}") from exc
+    if left:
+        tell(
+            f"left for later in {where(dsn)}: {', '.join(left)}. The first takes away what earlier versions need: when none of them runs"
+            " any more, and you will not go back to one, run `orderflow migrate --contract`"
+        )
 
 
-def upgrade_all(settings: Settings, *, create_roles: bool = False) -> list[str]:
+def upgrade_all(
+    settings: Settings, *, create_roles: bool = False, contract: bool = False, tell: migration_steps.Tell = terminal.note
+) -> list[str]:
     """`upgrade` every database that the settings name. Where they lie, without passwords. Raises MigrationError, ConfigError."""
     check(settings)
     found = _databases(settings)
     for dsn in found.values():
-        upgrade(dsn, create_roles=create_roles)
+        upgrade(dsn, create_roles=create_roles, contract=contract, tell=tell)
     return list(found)
 
 
@@ -93,13 +101,16 @@ def where(dsn: str) -> str:
 @terminal.failures()
 def migrate(
     create_roles: Annotated[bool, typer.Option("--create-roles", help="First make the login roles that are missing.")] = False,
+    contract: Annotated[
+        bool, typer.Option("--contract", help="Also take away what earlier versions need: none of them may run any more.")
+    ] = False,
     dsn: Annotated[str | None, typer.Option(help="Migrate this database only, as its owner. Default: those of the settings.")] = None,
 ) -> None:
-    """Bring the tables up to date, in every database that the settings name."""
+    """Bring the tables up to date, in every database that the settings name, while everything runs."""
     if dsn is None:
-        done = upgrade_all(config.load(), create_roles=create_roles)
+        done = upgrade_all(config.load(), create_roles=create_roles, contract=contract)
     else:
-        upgrade(dsn, create_roles=create_roles)
+        upgrade(dsn, create_roles=create_roles, contract=contract)
         done = [where(dsn)]
     for place in done:
         terminal.say(f"{place} is up to date")
@@ -121,13 +132,13 @@ def _databases(settings: Settings) -> dict[str, str]:
 
 @contextlib.contextmanager
 def _connected(dsn: str) -> Iterator[sa.Connection]:
-    """A connection in a transaction, which commits at the end of the block. A migration may take long, so only connecting is timed."""
+    """A connection. A migration may take long, so only connecting is timed."""
     to = _address(dsn)
     to.socket().close()  # the driver has one timeout, for connecting and for every answer; so here, where it has none, ask first
     where_to = {"unix_sock": f"{to.host}/.s.PGSQL.{to.port}"} if to.host.startswith("/") else {"host": to.host, "port": to.port}
     url = sa.URL.create("postgresql+pg8000", to.user, to.password, database=to.database)
     engine = sa.create_engine(url, poolclass=sa.NullPool, connect_args={"ssl_context": to.ssl_context, **where_to})
-    with engine.begin() as connection:
+    with engine.connect() as connection:
         yield connection
 
 
@@ -180,8 +191,8 @@ def _failure(dsn: str, exc: DatabaseError | InterfaceError | OSError) -> Migrati
         )
     if state == "55P03":
         return MigrationError(
-            f"another transaction has held a table for too long in {where(dsn)}, and nobody is to wait behind this one:"
-            " nothing was changed; run it again when that transaction has ended",
+            f"another transaction has held a table for too long in {where(dsn)}, and nobody is to wait behind this one: by the migration"
+            " that needs it nothing was changed; run it again when that transaction has ended (docs/upgrades.md says how to find it)",
             code="locked",
         )
     if state == "42501":

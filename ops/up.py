@@ -147,7 +147,8 @@ class _Stack:
             await asyncio.to_thread(self._server.prepare, self._say)
             await self._supervisor.start(programs.server(self._server))
             await asyncio.to_thread(self._server.set_up)
-        done = await asyncio.to_thread(migrations.upgrade_all, self._settings, create_roles=self._server is not None)
+        ours = self._server is not None  # so nothing else of any version runs on it
+        done = await asyncio.to_thread(migrations.upgrade_all, self._settings, create_roles=ours, contract=ours, tell=self._say)
         self._say(f"tables are up to date in {', '.join(done)}")
         made = (programs.function(name, self._ports, self._settings, self._dsn(name)) for name in functions.here())
         await supervisor.together(*(self._supervisor.start(program) for program in made))

@@ -16,6 +16,7 @@ address     where a DSN points, and how a connection there behaves
 literals    Python values as PostgreSQL's text literals
 sqlstate    what PostgreSQL's error codes mean here
 connection  a connection to PostgreSQL, the driver's errors translated at this one border
+schema      which migrations of the database this version works with
 database    PostgreSQL: a few connections for many transactions
 inbox       the claim that makes a repeated event have no second effect
 letters_index  the index of dead letters in PostgreSQL

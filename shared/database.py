@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
-from shared import errors
+from shared import errors, schema
 from shared.address import Address
 from shared.config import Settings
 from shared.connection import Connection, Row
@@ -41,10 +41,13 @@ class Transaction:
 
 
 class Database:
-    """A few connections to one database. Made without connecting; safe to share between threads."""
+    """A few connections to one database. Made without connecting; safe to share between threads.
 
-    def __init__(self, dsn: str, *, settings: Settings, application: str) -> None:
-        self._address, self._application = Address.parse(dsn, settings), application
+    With `needs`, a connection is one only where the database goes with a version that needs this migration.
+    """
+
+    def __init__(self, dsn: str, *, settings: Settings, application: str, needs: str | None = None) -> None:
+        self._address, self._application, self._needs = Address.parse(dsn, settings), application, needs
         self._idle: deque[Connection] = deque()
         self._idle_max = settings.postgres_connections
         self._threads = ThreadPoolExecutor(settings.postgres_connections, thread_name_prefix="database")
@@ -126,19 +129,33 @@ class Database:
             if time.monotonic() < self._connect_not_before:
                 raise errors.Unavailable(self._refusal.detail, code=self._refusal.code)
         try:
-            connection = Connection(self._address, self._application)
+            connection = self._opened()
         except errors.Unavailable as exc:
             with self._gate:
                 again, self._refusal = exc.detail == self._refusal.detail, exc
                 self._connect_delay_s = min(max(self._connect_delay_s * 2, RECONNECT_DELAY_S), RECONNECT_DELAY_MAX_S)
                 self._connect_not_before = time.monotonic() + self._connect_delay_s
             if exc.code != "database_away" and not again:
-                log.error("the database does not let this process in: its DSN or the server has to be changed",  # noqa: TRY400  a trace says no more
-                          extra={"role": self._address.user, "code": exc.code, "reason": exc.detail})  # fmt: skip
+                what = (
+                    "the database and this version do not go together: nothing is handled until they do"
+                    if exc.code == "migration"
+                    else "the database does not let this process in: its DSN or the server has to be changed"
+                )
+                log.error(what, extra={"role": self._address.user, "code": exc.code, "reason": exc.detail})  # noqa: TRY400  a trace says no more
             raise
         with self._gate:
             self._connect_delay_s = self._connect_not_before = 0.0
             self._refusal = errors.Unavailable()
+        return connection
+
+    def _opened(self) -> Connection:
+        connection = Connection(self._address, self._application)
+        if self._needs is not None:
+            try:
+                schema.check(connection, self._needs)
+            except BaseException:
+                connection.close()
+                raise
         return connection
 
     def _rolled_back(self, connection: Connection) -> None:
@@ -157,5 +174,10 @@ class Database:
 
 
 def connect(consumer: str, settings: Settings, application: str) -> Database:
-    """The database of `consumer` (order, assembly, notification, dlq, relay). Connects at the first use."""
-    return Database(settings.postgres_dsn(consumer), settings=settings, application=application)
+    """The database of `consumer` (order, assembly, notification, dlq, relay), as this version needs it. Connects at the first use."""
+    return Database(settings.postgres_dsn(consumer), settings=settings, application=application, needs=schema.NEEDS)
+
+
+def check(consumer: str, settings: Settings) -> None:
+    """Refuse a DSN of `consumer` that cannot be used as it is, so that the process does not start with it. Raises ConfigError."""
+    Address.parse(settings.postgres_dsn(consumer), settings)

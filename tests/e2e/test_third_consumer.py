@@ -2,7 +2,6 @@
 
 import json
 import re
-import shutil
 import signal
 import subprocess
 import sys
@@ -18,6 +17,7 @@ from ops.deployments import rendering
 from ops.tail import tail
 from shared import config, database, errors
 from tests import stack
+from tests.e2e import checkouts
 from tests.e2e.system import PAID, System
 
 PAGE = (home.CHECKOUT / "docs" / "add-a-consumer.md").read_text(encoding="utf-8")
@@ -41,10 +41,7 @@ class Reader:
     def __init__(self, folder: Path) -> None:
         self.checkout, self._home = folder / "checkout", folder / "system"
         self.system: System | None = None
-        for name in _run(["git", "ls-files", "--cached", "--others", "--exclude-standard"], home.CHECKOUT).splitlines():
-            if (home.CHECKOUT / name).is_file():
-                (self.checkout / name).parent.mkdir(parents=True, exist_ok=True)
-                shutil.copy(home.CHECKOUT / name, self.checkout / name)
+        checkouts.copied(self.checkout)
         (self.checkout / ".venv").symlink_to(sys.prefix)
         self._git("init", "--quiet")
         (self.checkout / ".git" / "info" / "exclude").write_text(".venv\n", encoding="utf-8")

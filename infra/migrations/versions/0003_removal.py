@@ -1,8 +1,7 @@
 """Old rows can be removed: who may, where it stands, and tables that stay small and fast with it.
 
 For tables of any size: nothing is rewritten and no row is read. The indexes that go are taken away under a lock that lets nobody at their
-table for that moment; where it is not there within LOCK_TIMEOUT, because a long transaction has the table, the migration fails and has
-changed nothing, and is to be run again. The version before this one works with the tables as they are then.
+table for that moment. The version before this one works with the tables as they are then.
 """
 
 from alembic import op
@@ -11,8 +10,6 @@ revision = "0003"
 down_revision = "0002"
 branch_labels = None
 depends_on = None
-
-LOCK_TIMEOUT = "3s"  # longer than PostgreSQL needs to send an autovacuum away
 
 # `oldest_at` is the oldest row that the walk under way has left behind so far, `last_oldest_at` that of the last whole walk.
 _WALKS = """
@@ -62,7 +59,5 @@ _TABLES = """
 def upgrade() -> None:
     """Change settings and grants, and make the table of walks."""
     run = op.get_bind().exec_driver_sql
-    run(f"SET LOCAL lock_timeout = '{LOCK_TIMEOUT}'")
     for statements in (_WALKS, _INBOXES, _TABLES):
         run(statements)
-    run("SET LOCAL lock_timeout TO DEFAULT")
