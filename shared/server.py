@@ -2,10 +2,12 @@
 
 The only module that knows functions-framework. A function answers the same under its command line and under `main` here; `main` is what
 production runs, for it drains: after SIGTERM it goes on listening for DRAIN_DELAY with /ready at 503 and `Connection: close` on every
-answer, then finishes what is in flight within SHUTDOWN_TIMEOUT, and exits 0.
+answer, then finishes what is in flight within SHUTDOWN_TIMEOUT, and exits 0. What takes longer is answered 503, and not cut off: a source
+takes a lost connection for one more try of the event, and a 503 for nobody's fault.
 """
 
 import argparse
+import asyncio
 import contextlib
 import functools
 import gc
@@ -153,6 +155,10 @@ async def _answered(request: Request, handle: Handle, *, token: bool) -> ASGIApp
         return await handle(request)
     except errors.OrderflowError as exc:
         return problem.response(exc)
+    except asyncio.CancelledError:  # SHUTDOWN_TIMEOUT has passed; what is committed by then, or later, the inbox knows
+        if not _Process.draining:
+            raise
+        return problem.response(errors.Unavailable("the process ended before the request was done", code="draining"))
     except ClientDisconnect:
         return problem.response(errors.NotACloudEvent("the client went away before its request was read"))  # nobody reads this
     except Exception:
