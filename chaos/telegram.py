@@ -34,6 +34,7 @@ class Telegram:
 
         class Handler(BaseHTTPRequestHandler):
             protocol_version = "HTTP/1.1"
+            wbufsize = -1  # head and body in one piece: the second of two would wait until the first was acknowledged
 
             def do_POST(self) -> None:
                 text = json.loads(self.rfile.read(int(self.headers["content-length"])))["text"]
@@ -57,6 +58,7 @@ class Telegram:
                     self.send_header("content-length", str(len(content)))
                     self.end_headers()
                     self.wfile.write(content)
+                    self.wfile.flush()
                 except OSError:
                     return False
                 return status == 200
