@@ -125,7 +125,9 @@ def show(progress: Progress, run: Run) -> None:
     for kind, targets in told["faults_by_kind_and_target"].items():
         table.add_row(kind, ", ".join(f"{target} {n}" for target, n in targets.items()), str(sum(targets.values())))
     progress.console.print(table)
-    cases = [*run.verdict.lost, *run.verdict.doubled, *run.verdict.disordered, *run.verdict.explained]
+    for what, times in sorted(run.verdict.summary().items()):
+        progress.console.print(f"  {times:5} × {what}", markup=False)
+    cases = [*run.verdict.lost, *run.verdict.doubled, *run.verdict.disordered]
     for case in cases[:CASES_SHOWN]:
         progress.console.print(f"  {case}", markup=False)
     if len(cases) > CASES_SHOWN:
