@@ -2,7 +2,7 @@
 
 import math
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from ops import asyncapi, manifests, roles
@@ -51,7 +51,7 @@ def _of_letters(letters: Topic, sources: list[Topic]) -> Iterator[str]:
     if not sources:
         yield f"topics.yaml: {letters.name}: no consumer's letters go there"
         return
-    wanted = 2 * max(int(topic.config["max.message.bytes"]) for topic in sources) + LETTER_SPARE_BYTES
+    wanted = letter_bytes(sources)
     if int(letters.config["max.message.bytes"]) != wanted:
         yield f"topics.yaml: {letters.name}: max.message.bytes must be {wanted}, twice its largest source topic's and 64 KiB"
     if letters.config.get("cleanup.policy", "delete") != "delete":
@@ -59,13 +59,23 @@ def _of_letters(letters: Topic, sources: list[Topic]) -> Iterator[str]:
     if int(letters.config.get("retention.bytes", -1)) >= 0:
         yield f"topics.yaml: {letters.name}: retention.bytes must not be set: many letters at once would push out the others"
     kept = int(letters.config["retention.ms"])
-    longest = max(retention.lifetime_s(topic) for topic in sources) * 1000
-    if 0 <= kept < longest + TRIAGE_DAYS * _DAY_MS:
-        lives = "for ever" if longest == math.inf else f"up to {longest:.0f} ms"
+    wanted_ms = letters_kept_ms(sources)
+    if 0 <= kept < wanted_ms:
+        lives = "for ever" if wanted_ms == math.inf else f"up to {wanted_ms - TRIAGE_DAYS * _DAY_MS:.0f} ms"
         yield (
             f"topics.yaml: {letters.name}: retention.ms is {kept}: records of its source topics live {lives}, and a letter must stay "
             f"{TRIAGE_DAYS} days longer, or -1"
         )
+
+
+def letter_bytes(sources: Iterable[Topic]) -> int:
+    """How large a letter of these topics can be: its record in base64, and what is said of it."""
+    return 2 * max(int(topic.config["max.message.bytes"]) for topic in sources) + LETTER_SPARE_BYTES
+
+
+def letters_kept_ms(sources: Iterable[Topic]) -> float:
+    """How long a letter of these topics must stay: longer than their records, by the time that people need. inf: for ever."""
+    return max(retention.lifetime_s(topic) for topic in sources) * 1000 + TRIAGE_DAYS * _DAY_MS
 
 
 def _of_events(declared: Catalogue) -> Iterator[str]:

@@ -19,6 +19,7 @@ PARTS = {
     "outbox": ("ops.outbox_command", "app", "Outbox rows that could not be published: list, retry, discard."),
     "replay": ("ops.dlq.events_command", "replay", "Events of a topic, a file or the archive, sent once more."),
     "sources": ("ops.sources_command", "app", "The Kafka sources: list, pause, resume."),
+    "doctor": ("ops.doctor.command", "doctor", "Name settings that lose data, stop something or surprise, with what to do."),
     "contracts": ("ops.contracts", "app", "Topics, AsyncAPI, schemas, manifests and code: check, generate."),
     "kafka": ("ops.kafka_command", "app", "A local broker alone: up, down, reset."),
     "migrate": ("ops.migrations", "migrate", "Bring the tables up to date."),

@@ -1,4 +1,6 @@
-"""A topic of contracts/topics.yaml, as so many brokers can have it."""
+"""A topic of contracts/topics.yaml, as so many brokers can have it, and beside what they have."""
+
+from collections.abc import Mapping
 
 from shared import errors, topics
 
@@ -29,3 +31,18 @@ def reduced(made: topics.Topic, wanted: topics.Topic) -> tuple[str, ...]:
         f"replicas {made.replication_factor} instead of {wanted.replication_factor}, min.insync.replicas {made.min_insync_replicas} "
         f"instead of {wanted.min_insync_replicas}: there are no more brokers",
     )
+
+
+def unlike(topic: topics.Topic, found: Mapping[str, str]) -> dict[str, str]:
+    """What is declared otherwise than in the settings `found`, as it is declared."""
+    return {key: value for key, value in config(topic).items() if found.get(key, value) != value}
+
+
+def differences(topic: topics.Topic, partitions: int, replicas: int, found: Mapping[str, str]) -> list[str]:
+    """By what the brokers' topic differs from the declared one, a sentence each; partitions only where there are more."""
+    notes = [f"{key} is {found[key]}, declared is {value}" for key, value in unlike(topic, found).items()]
+    if replicas != topic.replication_factor:
+        notes.append(f"replicas are {replicas}, declared are {topic.replication_factor}")
+    if partitions > topic.partitions:
+        notes.append(f"partitions are {partitions}, declared are {topic.partitions}; they only ever grow")
+    return notes

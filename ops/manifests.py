@@ -25,9 +25,9 @@ def faults(declared: Catalogue, checkout: Path) -> list[str]:
         by_name = {one.name: documents[one.name] for one in read}
     except errors.ConfigError as exc:
         return list(exc.faults)
-    wanted = {consumer.source: (topic, consumer) for topic, consumer in declared.consumers()}
-    found = [f"sources.yaml: {name} is no consumer of topics.yaml" for name in sorted(by_name.keys() - wanted.keys())]
-    for name, (topic, consumer) in wanted.items():
+    rows = {consumer.source: (topic, consumer) for topic, consumer in declared.consumers()}
+    found = [f"sources.yaml: {name} is no consumer of topics.yaml" for name in sorted(by_name.keys() - rows.keys())]
+    for name, (topic, consumer) in rows.items():
         if name not in by_name:
             found.append(f"sources.yaml: there is no KafkaSource {name}, which topics.yaml names for {consumer.group}")
         else:
@@ -36,15 +36,16 @@ def faults(declared: Catalogue, checkout: Path) -> list[str]:
 
 
 def _of_source(document: Mapping[str, Any], topic: Topic, consumer: Consumer) -> Iterator[str]:
-    for path, wanted in _wanted(topic, consumer).items():
+    for path, must in wanted(topic, consumer).items():
         found = _at(document, path)
-        if found != wanted:
-            yield f"{path} is {found!r}, and must be {wanted!r}"
+        if found != must:
+            yield f"{path} is {found!r}, and must be {must!r}"
     yield from _of_annotations(_at(document, "metadata.annotations") or {})
     yield from _of_delivery(_at(document, "spec.delivery") or {})
 
 
-def _wanted(topic: Topic, consumer: Consumer) -> dict[str, object]:
+def wanted(topic: Topic, consumer: Consumer) -> dict[str, object]:
+    """What stands where in the KafkaSource of `consumer`, as contracts/topics.yaml and the code have it."""
     return {
         "apiVersion": "sources.knative.dev/v1",
         "kind": "KafkaSource",

@@ -150,14 +150,8 @@ class Admin:
             )
 
     def _compared(self, wanted: topics.Topic, partitions: int, replicas: int, config: Mapping[str, str], *, apply: bool) -> Made:
-        notes: list[str] = []
         action: Literal["unchanged", "grown", "changed", "differs"] = "unchanged"
-        wrong = {key: value for key, value in declared.config(wanted).items() if config.get(key, value) != value}
-        notes += [f"{key} is {config[key]}, declared is {value}" for key, value in wrong.items()]
-        if replicas != wanted.replication_factor:
-            notes.append(f"replicas are {replicas}, declared are {wanted.replication_factor}")
-        if partitions > wanted.partitions:
-            notes.append(f"partitions are {partitions}, declared are {wanted.partitions}; they only ever grow")
+        wrong, notes = declared.unlike(wanted, config), declared.differences(wanted, partitions, replicas, config)
         if notes:
             action = "differs"
         if apply and wrong:

@@ -12,7 +12,7 @@ from shared import errors
 # The newest migration that this version cannot do without. Four digits, so that texts compare as numbers do.
 NEEDS = "0003"
 
-_NOTED = "SELECT obj_description(to_regclass('alembic_version'), 'pg_class')"  # which every role may ask, and which cannot fail
+NOTED = "SELECT obj_description(to_regclass('alembic_version'), 'pg_class')"  # which every role may ask, and which cannot fail
 _NOTE = re.compile(r"at (\d{4}), for versions since (\d{4})")
 
 
@@ -25,9 +25,15 @@ def note(newest: str, since: str) -> str:
     return f"at {newest}, for versions since {since}"
 
 
+def newest(noted: str | None) -> str | None:
+    """The migration that a note says; None where there is none."""
+    found = _NOTE.fullmatch(noted or "")
+    return found[1] if found else None
+
+
 def check(connection: _Connection, needs: str = NEEDS) -> None:
     """Look whether a version that needs the migration `needs` works with this database. Raises Unavailable."""
-    [[noted]] = connection.run(_NOTED, {})
+    [[noted]] = connection.run(NOTED, {})
     found = _NOTE.fullmatch(noted or "")
     if found is None or found[1] < needs:
         there = f"is at migration {found[1]}" if found else "says nothing of its migrations"

@@ -1,7 +1,7 @@
 """KafkaSource documents (sources.knative.dev/v1), checked; every fault is named by its document and field."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
@@ -157,8 +157,11 @@ def read(path: Path, names: Sequence[str] = ()) -> tuple[Document, ...]:
 
 
 def _document(raw: object) -> list[Document]:
-    if not isinstance(raw, dict) or raw.get("kind") != "KafkaSource":
-        return []
+    return [checked(raw)] if isinstance(raw, dict) and raw.get("kind") == "KafkaSource" else []
+
+
+def checked(raw: Mapping[str, Any]) -> Document:
+    """One KafkaSource document as YAML has it. Raises pydantic's ValidationError with every fault."""
     metadata: dict[str, Any] = raw["metadata"] if isinstance(raw.get("metadata"), dict) else {}
     annotations, labels = metadata.get("annotations") or {}, metadata.get("labels") or {}
     document = {
@@ -168,7 +171,7 @@ def _document(raw: object) -> list[Document]:
         "tuning": {name.removeprefix(ANNOTATIONS): text for name, text in annotations.items() if str(name).startswith(ANNOTATIONS)},
         "spec": raw.get("spec"),
     }
-    return [Document.model_validate(document)]
+    return Document.model_validate(document)
 
 
 def _name(raw: object) -> str:
