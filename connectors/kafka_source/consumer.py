@@ -90,8 +90,8 @@ class Reader(threading.Thread):
             "enable.partition.eof": True,  # the end may lie behind records that never come: transactions
             "topic.metadata.refresh.interval.ms": 5000,
             # Longer than it takes to ask who coordinates the group, behind a fetch that waits for 0.5 s. A commit whose connection was cut
-            # would else be in the queue of the connection that the answer closes, fail with it, and have the question asked again: for
-            # minutes, and without a heartbeat (https://github.com/confluentinc/librdkafka/issues/3645).
+            # would else be in the queue of the connection that the answer closes, fail with it, and have the question asked again, over and
+            # over (40 s were seen) and without a heartbeat (https://github.com/confluentinc/librdkafka/issues/3645).
             "retry.backoff.ms": 1000,
             "retry.backoff.max.ms": 2000,
             "queued.max.messages.kbytes": 4096,
