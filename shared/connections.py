@@ -7,7 +7,6 @@ and is not yet answered is at most REQUEST_BYTES_MAX over all of them. What ends
 """
 
 import asyncio
-from types import TracebackType
 from typing import Any, Self
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -19,7 +18,7 @@ from shared.config import Settings
 KEEP_ALIVE_S = 75  # longer than a client's or proxy's pool keeps a connection, so that it is never the server that closes first
 HEAD_BYTES_MAX = (1 << 20) + (64 << 10)  # a KafkaSource sends a record's headers in it, and what it goes through takes no more than 1 MiB
 PIPELINED_MAX = 64  # requests that wait on a connection for the answers to those before
-LOOK_S = 0.5
+LOOK_S = 0.25
 _NEVER = float("inf")
 
 
@@ -45,7 +44,7 @@ class HeadTooLarge(errors.OrderflowError):
 
 
 class Limits:
-    """The limits of one process, what its connections hold of them, and the look at each of them twice a second."""
+    """The limits of one process, what its connections hold of them, and the look at each of them now and then."""
 
     def __init__(self, settings: Settings) -> None:
         self.read_s, self.write_s = settings.request_read_timeout, settings.answer_write_timeout
@@ -101,7 +100,7 @@ class _Body:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, _kind: type[BaseException] | None, _exc: BaseException | None, _trace: TracebackType | None) -> None:
+    def __exit__(self, *_: object) -> None:
         self._limits.bytes -= self._bytes
 
 
@@ -113,7 +112,7 @@ class Connection(httptools_impl.HttpToolsProtocol):
     def __init__(self, *arguments: Any, limits: Limits, **named: Any) -> None:
         super().__init__(*arguments, **named)
         self._limits = limits
-        self._due = self._taken_by = _NEVER
+        self._due = self._taken_by = self._late = _NEVER
         self._in_head = self._in_request = self._deaf = False
         self._running: httptools_impl.RequestResponseCycle | None = None
         self._unread = 0  # bytes since the last that said something: a head, or a piece of a body
@@ -199,6 +198,8 @@ class Connection(httptools_impl.HttpToolsProtocol):
             self.transport.abort()
         elif now <= self._due or self.transport.is_closing():
             return
+        elif self._late != self._due:
+            self._late = self._due  # one look more: what the loop had no time to read may be there by now
         elif self._in_request:
             self._refuse(RequestTimeout(f"the request was not whole within {self._limits.read_s:g} s"), "slow")
         else:
@@ -208,9 +209,9 @@ class Connection(httptools_impl.HttpToolsProtocol):
     def _make_room(self) -> None:
         """Close the connection that has waited longest for a request. Where all are at work, this one is not taken."""
         others = [each for each in self.connections if each is not self and not each.transport.is_closing()]
+        waiting = [each for each in others if each._in_head or (each._due < _NEVER and not each._in_request)]
         if len(others) < self._limits.connections_max:
             return
-        waiting = [each for each in others if each._in_head or (each._due < _NEVER and not each._in_request)]
         if waiting:
             telemetry.connections_cut("room").inc()
             min(waiting, key=lambda each: each._due)._close()
@@ -224,15 +225,12 @@ class Connection(httptools_impl.HttpToolsProtocol):
     def _refuse(self, error: errors.OrderflowError, why: str) -> None:
         """Answer with `error` where the next answer on this connection is that of the request in question, and end it in any case."""
         self._said_something()
-        cycle = self.cycle
         if self.transport.is_closing():
             return
         telemetry.connections_cut(why).inc()
-        if self._in_head or cycle is None:
-            next_in_turn = cycle is None or cycle.response_complete
-        else:
-            next_in_turn = self._in_request and not cycle.response_started and not self.pipeline
-        if next_in_turn:
+        cycle = self.cycle
+        first = cycle is None or (cycle.response_complete and self._in_head)
+        if first or (self._in_request and not (self._in_head or cycle.response_started or self.pipeline)):
             self.transport.write(_raw(error))
             self._close()
         elif cycle.response_complete:
