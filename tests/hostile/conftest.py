@@ -14,12 +14,12 @@ from tests import controls, stack
 from tests.hostile import wire
 
 FUNCTIONS = ("orders", "assembly_on_payment", "order_on_assembled", "notify", "dlq_router")
-# How much a function may grow by all that a module does to it: two bodies of the largest size, what parsing makes of them, and the
+# How much a function may grow by all that is done to it: two bodies of the largest size, what parsing makes of them, and the
 # allocator's own habits. What is not bounded grows by far more than that here.
 GROWTH_MIB_MAX = 120
 SHORT = {
-    "REQUEST_READ_TIMEOUT": "1s",
-    "ANSWER_WRITE_TIMEOUT": "1s",
+    "REQUEST_READ_TIMEOUT": "500ms",
+    "ANSWER_WRITE_TIMEOUT": "500ms",
     "CONNECTIONS_MAX": "64",
     "KAFKA_BROKERS": "127.0.0.1:1",  # letters go to the outbox
     "DLQ_PRODUCER_TIMEOUT": "100ms",
@@ -82,17 +82,17 @@ GOOD: dict[str, tuple[str, Callable[[], dict[str, Any]]]] = {
 }
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def hostile_database(postgres: stack.PostgresServer) -> Iterator[stack.TestDatabase]:
-    """A fresh, migrated database for the tests of one module."""
+    """A fresh, migrated database for all of these tests."""
     made = postgres.new_database()
     yield made
     postgres.drop(made)
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def start_target(tmp_path_factory: pytest.TempPathFactory, hostile_database: stack.TestDatabase) -> Iterator[StartTarget]:
-    """start_target(name, **settings) -> that function until the module's tests end. Then it must be well, and within its limits."""
+    """start_target(name, **settings) -> that function until these tests end. Then it must be well, and within its limits."""
     made: dict[tuple[str, ...], tuple[Target, float]] = {}
 
     def start(name: str, **settings: str) -> Target:
@@ -121,7 +121,13 @@ def start_target(tmp_path_factory: pytest.TempPathFactory, hostile_database: sta
             target.process.kill()
 
 
-@pytest.fixture(scope="module", params=FUNCTIONS)
+@pytest.fixture(scope="session")
+def targets(start_target: StartTarget) -> list[Target]:
+    """All of the functions, for what takes its time."""
+    return [start_target(name) for name in FUNCTIONS]
+
+
+@pytest.fixture(scope="session", params=FUNCTIONS)
 def target(request: pytest.FixtureRequest, start_target: StartTarget) -> Target:
     """Each of the functions."""
     return start_target(request.param)

@@ -12,33 +12,37 @@ from tests.hostile import wire
 from tests.hostile.conftest import StartTarget, Target
 
 
-def test_a_head_that_comes_byte_by_byte_is_given_up(target: Target) -> None:
-    with wire.to(target.process) as slow:
-        assert slow.drip(wire.head(target.path, "x: y")[:-2] + b"a: b\r\n" * 10_000)
-        assert wire.problem(answer := slow.answer()) == "request_timeout"
-        assert (408, "close") == (answer.status, answer.headers["connection"])
-        assert slow.rest() == b""
+def test_a_head_that_comes_byte_by_byte_is_given_up(targets: list[Target]) -> None:
+    with wire.to_each(target.process for target in targets) as slow:
+        wire.drip(slow, wire.head("/", "x: y")[:-2] + b"a: b\r\n" * 10_000)
+        for each in slow:
+            assert wire.problem(answer := each.answer()) == "request_timeout"
+            assert (408, "close") == (answer.status, answer.headers["connection"])
+            assert each.rest() == b""
 
 
-def test_a_body_that_comes_byte_by_byte_is_given_up_and_others_are_served_meanwhile(target: Target) -> None:
-    with wire.to(target.process) as slow:
-        slow.send(wire.head(target.path, "content-type: application/json", "content-length: 100000"))
-        assert target.post().status_code in {200, 201}
-        assert slow.drip(b" ")
-        assert (408, "request_timeout") == ((answer := slow.answer()).status, wire.problem(answer))
+def test_a_body_that_comes_byte_by_byte_is_given_up_and_others_are_served_meanwhile(targets: list[Target]) -> None:
+    with wire.to_each(target.process for target in targets) as slow:
+        for target, each in zip(targets, slow, strict=True):
+            each.send(wire.head(target.path, "content-type: application/json", "content-length: 100000"))
+        assert {target.post().status_code for target in targets} <= {200, 201}
+        wire.drip(slow, b" ")
+        assert {(408, "request_timeout")} == {((answer := each.answer()).status, wire.problem(answer)) for each in slow}
 
 
-def test_a_body_that_never_ends_is_cut_though_it_was_answered_long_ago(target: Target) -> None:
-    with wire.to(target.process) as endless:
-        endless.send(wire.head(target.path, "content-type: application/json", "transfer-encoding: chunked"))
-        chunk = b"10000\r\n" + b" " * 65536 + b"\r\n"
-        stack.eventually(lambda: not endless.send(chunk), "the connection to be cut")
+def test_a_body_that_never_ends_is_cut_though_it_was_answered_long_ago(targets: list[Target]) -> None:
+    chunk = b"10000\r\n" + b" " * 65536 + b"\r\n"
+    with wire.to_each(target.process for target in targets) as endless:
+        for target, each in zip(targets, endless, strict=True):
+            each.send(wire.head(target.path, "content-type: application/json", "transfer-encoding: chunked"))
+        stack.eventually(lambda: not [each for each in endless if each.send(chunk)], "the connections to be cut")
 
 
-def test_a_connection_on_which_nothing_comes_is_closed_and_so_is_one_with_nothing_but_empty_lines(target: Target) -> None:
-    with wire.to(target.process) as idle, wire.to(target.process) as empty:
-        stack.eventually(lambda: not empty.send(b"\r\n"), "the connection to be cut")
-        assert idle.rest() == b""
+def test_a_connection_on_which_nothing_comes_is_closed_and_so_is_one_with_nothing_but_empty_lines(targets: list[Target]) -> None:
+    processes = [target.process for target in targets]
+    with wire.to_each(processes) as idle, wire.to_each(processes) as empty:
+        stack.eventually(lambda: not [each for each in empty if each.send(b"\r\n")], "the connections to be cut")
+        assert {b""} == {each.rest() for each in idle}
 
 
 def test_a_client_that_has_said_all_and_closed_its_half_gets_its_answer(target: Target) -> None:

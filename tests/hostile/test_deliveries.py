@@ -13,7 +13,7 @@ from tests import controls, stack
 from tests.hostile.conftest import StartTarget
 from tests.hostile.test_reading import ODD, element, fields, numbers, steady, times, written
 
-through_http = settings(steady, max_examples=120)
+through_http = settings(steady, max_examples=60)
 
 
 @pytest.fixture(scope="module")

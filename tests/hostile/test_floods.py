@@ -95,7 +95,7 @@ def test_a_body_shorter_than_announced_is_no_request(target: Target) -> None:
     head, _, body = target.request().partition(b"\r\n\r\n")
     with wire.to(target.process) as lying:
         lying.send(head.replace(b"content-length: ", b"content-length: 9") + b"\r\n\r\n" + body)
-        assert lying.answer().status in {408, 413}
+        assert lying.answer().status in {408, 413}  # how it ends depends on how much is announced
 
 
 @pytest.mark.parametrize("packed", [gzip.compress(bytes(64 * wire.MIB)), zlib.compress(bytes(64 * wire.MIB))], ids=["gzip", "deflate"])

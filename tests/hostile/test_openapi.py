@@ -47,7 +47,7 @@ TRIED += [(label, GenerationMode.NEGATIVE) for label in ("POST /orders", "GET /o
 def test_every_answer_is_one_that_is_documented(operations: dict[str, Any], label: str, mode: GenerationMode) -> None:
     """No 500, no status, header or body that the document does not know; and what does not fit it is refused."""
 
-    @settings(max_examples=60, derandomize=True, deadline=None, suppress_health_check=list(HealthCheck))
+    @settings(max_examples=30, derandomize=True, deadline=None, suppress_health_check=list(HealthCheck))
     @given(st.data())
     def tried(data: st.DataObject) -> None:
         data.draw(operations[label].as_strategy(generation_mode=mode)).call_and_validate(excluded_checks=LEFT_OUT)

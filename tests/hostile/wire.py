@@ -2,9 +2,11 @@
 
 import contextlib
 import http.client
+import itertools
+import json
 import socket
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
@@ -42,16 +44,6 @@ class Wire:
         except (BrokenPipeError, ConnectionResetError):
             return False
         return True
-
-    def drip(self, data: bytes, pause_s: float = 0.02) -> bool:
-        """Send it byte by byte, again and again, until the other side has had enough; false if it never had."""
-        deadline = time.monotonic() + stack.PATIENCE_S
-        while time.monotonic() < deadline:
-            for byte in data:
-                if self.closing() or not self.send(bytes([byte])):
-                    return True
-                time.sleep(pause_s)
-        return False
 
     def closing(self) -> bool:
         """Whether something has come from the other side: an answer, or the end."""
@@ -94,6 +86,24 @@ def to(process: stack.Process, receive_bytes: int | None = None) -> Iterator[Wir
         wire.close()
 
 
+def drip(wires: Sequence[Wire], data: bytes, pause_s: float = 0.02) -> None:
+    """Send `data` byte by byte over each of `wires`, until every other side has had enough. Fails the test when one never has."""
+    deadline = time.monotonic() + stack.PATIENCE_S
+    for byte in itertools.cycle(data):
+        going = [wire for wire in wires if not wire.closing() and wire.send(bytes([byte]))]
+        if not going:
+            return
+        assert time.monotonic() < deadline, f"{len(going)} take it still"
+        time.sleep(pause_s)
+
+
+@contextlib.contextmanager
+def to_each(processes: Iterable[stack.Process]) -> Iterator[list[Wire]]:
+    """A connection to each of `processes` until the end of the block."""
+    with contextlib.ExitStack() as at_end:
+        yield [at_end.enter_context(to(process)) for process in processes]
+
+
 def head(path: str, *lines: str | bytes, method: str = "POST", version: str = "1.1") -> bytes:
     """A request's head."""
     told = [line.encode() if isinstance(line, str) else line for line in (f"{method} {path} HTTP/{version}", "host: x", *lines)]
@@ -107,8 +117,6 @@ def memory_mib(pid: int) -> float:
 
 def problem(answer: Any) -> str:
     """The code of a problem, which says what is wrong."""
-    import json
-
     told = json.loads(answer.body)
     assert answer.headers["content-type"] == "application/problem+json"
     assert told["status"] == answer.status
