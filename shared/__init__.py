@@ -31,6 +31,7 @@ answer      outcomes as HTTP answers and metrics
 delivery    the pipe: request, claim, handler, outbox, commit, answer
 broker      Kafka: client settings, for the few who may speak to it
 telemetry   Prometheus metrics
+connections what a connection may cost: bytes, time, and its place among the others
 application  functions-framework's application, without the layers that have no work here
 server      the process a function runs in: probes, metrics, errors as answers, drain
 """

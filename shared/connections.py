@@ -144,10 +144,9 @@ class Connection(httptools_impl.HttpToolsProtocol):
             self._refuse(errors.Overloaded("more requests arrive than can be read", code="requests_too_large"), "bytes")
 
     def eof_received(self) -> bool | None:  # type: ignore[override]
-        """A client that has said all may still wait for its answer."""
         if self._in_request or self.cycle is None or self.cycle.response_complete:
             return None
-        self.cycle.keep_alive = False
+        self.cycle.keep_alive = False  # who has said all may still wait for an answer
         return True
 
     def pause_writing(self) -> None:
