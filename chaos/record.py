@@ -83,6 +83,7 @@ class Telegram:
     # What became of it.
     answered: bool = False  # a whole 200 was handed to the connection; that it arrived is not known
     ended_at: float | None = None
+    hung_up_at: float | None = None  # the client closed the connection, on which no other message had come after this one
 
     @property
     def taken(self) -> bool:
@@ -146,8 +147,10 @@ class Journal:
 
     def close(self) -> None:
         """Have all of it on the disk."""
-        os.fsync(self._file)
-        os.close(self._file)
+        with self._lock:
+            os.fsync(self._file)
+            os.close(self._file)
+            self._file = -1  # whoever still wants to write gets an OSError
 
     def __enter__(self) -> Self:
         return self

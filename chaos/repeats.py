@@ -22,6 +22,9 @@ NOTIFY, DATABASE = "notify", "postgres"
 # How long what was healed may go on hurting: a database starts and recovers, a connection that hung is found to be dead.
 AFTER_S = {NOTIFY: 0.0, DATABASE: 5.0, f"{NOTIFY}>{DATABASE}": 1.0}
 
+# notify keeps an idle connection to Telegram for 5 s. One that it closes sooner after an answer is one whose answer it did not wait for.
+KEPT_S = 4.5
+
 Messages = Mapping[tuple[str, str], list[Telegram]]  # by what it says and the user that it names
 
 
@@ -86,4 +89,6 @@ def _cause(first: Telegram, again: Telegram, faults: Iterable[Fault], lease_s: f
             return f"{what}: {fault.kind} of {fault.target} (fault {fault.n}), {fault.at - first.at:+.1f} s to {ended - first.at:+.1f} s"
     if not first.answered:
         return "Telegram's answer was lost: its connection was gone"
+    if first.hung_up_at is not None and first.ended_at is not None and first.hung_up_at < min(again.at, first.ended_at + KEPT_S):
+        return f"Telegram's answer was lost: notify gave up on it and hung up {first.hung_up_at - first.ended_at:.1f} s after it"
     return ""

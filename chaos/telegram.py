@@ -1,5 +1,6 @@
 """The one edge that is fake: a Telegram that writes down every message before it answers, and sometimes answers badly."""
 
+import contextlib
 import json
 import random
 import threading
@@ -36,10 +37,18 @@ class Telegram:
             protocol_version = "HTTP/1.1"
             wbufsize = -1  # head and body in one piece: the second of two would wait until the first was acknowledged
 
+            last: record.Telegram | None = None
+
+            def handle(self) -> None:
+                with contextlib.suppress(OSError):
+                    super().handle()
+                if self.last is not None:
+                    outer._journal.end(self.last, hung_up_at=time.time())
+
             def do_POST(self) -> None:
                 text = json.loads(self.rfile.read(int(self.headers["content-length"])))["text"]
                 fault = outer._fault(text)
-                message = outer._journal.begin(record.Telegram, text=text, fault=fault)
+                message = self.last = outer._journal.begin(record.Telegram, text=text, fault=fault)
                 answered = self._answer(fault)
                 outer._journal.end(message, answered=answered, ended_at=time.time())
 

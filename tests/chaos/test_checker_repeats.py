@@ -39,6 +39,7 @@ CAUSES: dict[str, tuple[str, Plant]] = {
         lambda w, m: w.change(w.telegrams, lambda of: of.n == m.n, fault="closed", answered=False),
     ),
     "gone": ("its connection was gone", lambda w, m: w.change(w.telegrams, lambda of: of.n == m.n, answered=False)),
+    "hung up": ("notify gave up on it", lambda w, m: w.change(w.telegrams, lambda of: of.n == m.n, hung_up_at=m.at + 0.5)),
     "kill": ("stopped before the mark: kill of notify", lambda w, m: w.fault("kill", "notify", m.at + 0.004)),
     "killed at once": ("stopped before the mark: kill of notify", lambda w, m: w.fault("kill", "notify", m.at)),
     "restart": ("stopped before the mark: restart of notify", lambda w, m: w.fault("restart", "notify", m.at - 5, m.at + 0.01)),
@@ -70,6 +71,8 @@ NO_CAUSES: dict[str, Plant] = {
     "another link": lambda w, m: w.fault("timeout", "orders>postgres", m.at, m.at + 1),
     "a link that healed": lambda w, m: w.fault("timeout", "notify>postgres", m.at - 5, m.at - 2),
     "a database that recovered": lambda w, m: w.fault("kill", "postgres", m.at - 6),
+    "the connection was kept until it was idle for long": lambda w, m: w.change(w.telegrams, lambda of: of.n == m.n, hung_up_at=m.at + 5),
+    "the connection was kept until after the next": lambda w, m: w.change(w.telegrams, lambda of: of.n == m.n, hung_up_at=m.at + 1.1),
     "the last answer was lost": lambda w, m: w.change(w.telegrams, lambda of: of.n == len(w.telegrams), fault="closed", answered=False),
 }
 
@@ -80,6 +83,15 @@ def test_what_happened_elsewhere_or_at_another_time_excuses_nothing(name: str) -
     world.again(first)
     NO_CAUSES[name](world, first)
     only(world.verdict(), "doubled", "a message came again")
+
+
+def test_a_connection_that_was_idle_for_long_before_it_was_closed_excuses_nothing() -> None:
+    world, first = _world()
+    world.again(first, 20)
+    world.change(world.telegrams, lambda of: of.n == first.n, hung_up_at=first.at + 5)
+    only(world.verdict(), "doubled", "a message came again")
+    world.change(world.telegrams, lambda of: of.n == first.n, hung_up_at=first.at + 4)
+    only(world.verdict(), "explained", "a message came again")
 
 
 def test_a_fault_after_the_lease_excuses_nothing() -> None:
