@@ -16,6 +16,8 @@ log = logging.getLogger(__name__)
 
 TEXT_CHARACTERS_MAX = 4096
 RETRY_AFTER_DEFAULT_S = 5.0
+# Two sources have more requests here at once than the 20 that httpx would keep, and each new connection is a TLS handshake.
+_LIMITS = httpx.Limits(max_connections=100, max_keepalive_connections=100)
 
 
 class Telegram:
@@ -28,7 +30,7 @@ class Telegram:
     def of(cls, settings: Settings) -> Self:
         """The chat that the settings name. They were checked: with TELEGRAM_ENABLED both token and chat are there."""
         token = settings.telegram_bot_token.get_secret_value() if settings.telegram_bot_token else ""
-        client = httpx.AsyncClient(base_url=settings.telegram_url, timeout=settings.telegram_timeout)
+        client = httpx.AsyncClient(base_url=settings.telegram_url, timeout=settings.telegram_timeout, limits=_LIMITS)
         return cls(client, token, settings.telegram_chat_id or "", settings.telegram_timeout)
 
     async def send(self, text: str) -> None:

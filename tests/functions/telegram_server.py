@@ -6,6 +6,10 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, Self
 
 
+class _Server(ThreadingHTTPServer):
+    request_queue_size = 128  # a burst does not wait for the kernel to try again
+
+
 class TelegramServer:
     """On a free loopback port until the end of the block. `answers` are used up first; then it takes every message."""
 
@@ -13,12 +17,17 @@ class TelegramServer:
         self.messages: list[dict[str, Any]] = []
         self.paths: list[str] = []
         self.answers: list[tuple[int, dict[str, Any]]] = []
+        self.connections = 0  # so many were made
         self.answering = threading.Event()
         self.answering.set()
         outer = self
 
         class Handler(BaseHTTPRequestHandler):
             protocol_version = "HTTP/1.1"
+
+            def setup(self) -> None:
+                outer.connections += 1
+                super().setup()
 
             def do_POST(self) -> None:
                 body = json.loads(self.rfile.read(int(self.headers["content-length"])))
@@ -35,7 +44,7 @@ class TelegramServer:
             def log_message(self, *_: object) -> None:
                 pass
 
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self._server = _Server(("127.0.0.1", 0), Handler)
         self._thread = threading.Thread(target=self._server.serve_forever, daemon=True)
 
     @property

@@ -1,5 +1,6 @@
 """notify sends each message once, and repeats one only where its outcome was not recorded."""
 
+import asyncio
 import contextlib
 import json
 import threading
@@ -10,7 +11,8 @@ import httpx
 import pytest
 
 from functions.notify import messages
-from shared import events
+from functions.notify import telegram as telegram_api
+from shared import config, events
 from tests import controls, stack
 from tests.functions.telegram_server import TelegramServer
 
@@ -243,3 +245,18 @@ def meanwhile(telegram: TelegramServer, payload: controls.Payload, act: Callable
         yield
     finally:
         thread.join()
+
+
+async def test_messages_sent_at_once_keep_their_connections_for_the_next() -> None:
+    many = 32  # eight requests of each of two sources, each in two processes
+    with TelegramServer() as server:
+        chat = telegram_api.Telegram.of(config.Settings().model_copy(update={"telegram_url": server.url, "telegram_chat_id": "1"}))
+        server.answering.clear()
+        sends = [asyncio.create_task(chat.send(f"message {n}")) for n in range(many)]
+        await asyncio.to_thread(stack.eventually, lambda: len(server.messages) == many, "all messages on their way")
+        server.answering.set()
+        await asyncio.gather(*sends)
+        assert many == server.connections
+        await asyncio.gather(*(chat.send("again") for _ in range(many)))
+        assert many == server.connections
+        await chat._client.aclose()
