@@ -34,7 +34,7 @@ def with_manifests(facts: Facts, path: Path | None) -> Facts:
     except (OSError, UnicodeDecodeError, yaml.YAMLError, subprocess.SubprocessError) as exc:
         said = exc.stderr if isinstance(exc, subprocess.CalledProcessError) else str(exc)
         why = f"{chosen} cannot be read: {str(said).strip()[:300]}"
-        return facts.with_(unreadable=(why,), sources=(), left=dict(facts.left) | dict.fromkeys(fields[::2], why))
+        return facts.with_(unreadable=(why,), left=dict(facts.left) | dict.fromkeys(("sources", "pods"), why))
     unreadable = () if made else (f"{chosen} holds no KafkaSource",)
     pods = list(_pods(found))
     return facts.with_(sources=made, unreadable=unreadable, pods=pods or None)

@@ -18,6 +18,7 @@ _EARLIEST: Any = admin.OffsetSpec.earliest()  # type: ignore[no-untyped-call]
 _LATEST: Any = admin.OffsetSpec.latest()  # type: ignore[no-untyped-call]
 _NEWEST: Any = admin.OffsetSpec.max_timestamp()  # type: ignore[no-untyped-call]
 _DAY_S = 86_400.0
+LOOK_S = 5.0
 _FIELDS = ("brokers", "broker_settings", "live", "groups")
 
 
@@ -25,7 +26,7 @@ def with_kafka(facts: Facts, settings: Settings, catalogue: Catalogue, *, prod: 
     """`facts`, and what the brokers say. Production is where more than one broker answers, unless `prod` says. Never raises."""
     try:
         eyes = Eyes(settings)
-        found = facts.with_(brokers=eyes.broker_count())
+        found = facts.with_(brokers=eyes.there())
     except errors.OrderflowError as exc:
         fields = [*_FIELDS, *(["archive"] if settings.dlq_archive_bucket else []), *(["prod"] if prod is None else [])]
         return facts.with_(prod=prod, left=dict(facts.left) | dict.fromkeys(fields, exc.detail))
@@ -59,6 +60,14 @@ def clocks(settings: Settings) -> list[Clock]:
 
 class Eyes(topics_admin.Admin):
     """An admin connection that looks at what doctor asks for. Raises Unavailable when brokers do not answer, Refused when they say no."""
+
+    def there(self) -> int:
+        """How many brokers answer. Who is away is not waited for as long as an answer may take."""
+        try:
+            return len(self._client.list_topics(timeout=LOOK_S).brokers)
+        except KafkaException as exc:
+            self._client.poll(0)
+            raise self._translated(exc) from exc
 
     def broker_settings(self) -> dict[str, dict[str, str]]:
         """The settings of each broker, by its id."""

@@ -18,10 +18,15 @@ TOKENS = ("DELIVERY_TOKEN", "DELIVERY_TOKEN_FILE")
 
 
 @finds("source_invalid")
-def read(unreadable: tuple[str, ...], sources: Sequence[Source]) -> Iterator[Finding]:
-    """What our own source would refuse."""
+def readable(unreadable: tuple[str, ...]) -> Iterator[Finding]:
+    """Manifests that are none."""
     for sentence in unreadable:
         yield Finding("source_invalid", sentence, "put it right, or name another with --manifests")
+
+
+@finds("source_invalid")
+def valid(sources: Sequence[Source]) -> Iterator[Finding]:
+    """What our own source would refuse."""
     for source in sources:
         for fault in _faults(source):
             yield Finding(
