@@ -100,7 +100,7 @@ async def _run(given: argparse.Namespace, folder: Path, progress: Progress) -> R
 
 async def _under_fault(given: argparse.Namespace, stand: Stand, journal: Journal, telegram: Telegram, progress: Progress) -> list[str]:
     """Load and faults, then healing and draining. What could not be drained, or was refused without reason."""
-    faults = Faults(journal, stand.supervisor, stand.proxies)
+    faults = Faults(journal, stand.supervisor, stand.proxies, lambda: telegram.taken)
     load = Load(journal, stand.settings, stand.orders_url, given.seed)
     enough = asyncio.Event()
     loading = asyncio.create_task(load.run(plan.steps(given.seed), enough))
@@ -113,7 +113,7 @@ async def _under_fault(given: argparse.Namespace, stand: Stand, journal: Journal
         await faults.heal()
         telegram.kind = True
         enough.set()
-        progress.say("healed; draining")
+        progress.say(f"healed; draining (calms were prolonged by {faults.waited_s:.0f} s; {faults.airless} had no flow)")
         try:
             await loading
         except TimeoutError:

@@ -5,7 +5,7 @@ import contextlib
 import signal
 import time
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 import psutil
 
@@ -17,13 +17,17 @@ from ops.supervisor import Supervisor
 from shared import errors
 
 _TOXICS = {"long_timeout": "timeout"}
+FLOW_MESSAGES, FLOW_S = 20, 30.0
 _ENDS_S = 30.0  # longer than the longest freeze, in which a request to end is not heard, and the drain after it
 
 
 class Faults:
-    """The faults of one run."""
+    """The faults of one run. `messages` tells how many have come out at the far end so far."""
 
-    def __init__(self, journal: Journal, supervisor: Supervisor, proxies: Proxies) -> None:
+    def __init__(self, journal: Journal, supervisor: Supervisor, proxies: Proxies, messages: Callable[[], int]) -> None:
+        self.waited_s = 0.0
+        self.airless = 0  # how often nothing came out in time although all was calm
+        self._messages = messages
         self.took_place: Counter[tuple[str, str]] = Counter()
         self.missed = 0
         self.lasting: set[str] = set()
@@ -36,16 +40,33 @@ class Faults:
         return self.took_place.total()
 
     async def run(self, planned: Iterable[Planned], *, seconds: float, at_least: int) -> None:
-        """Carry out faults for `seconds`, and on until `at_least` took place. Returns when each is healed."""
-        began = time.monotonic()
+        """Carry out faults for `seconds`, and on until `at_least` took place. Returns when each is healed.
+
+        A calm lasts longer where the machine is slow: until the system has shown that it works, or has not within FLOW_S.
+        """
+        began, cycle = time.monotonic(), 1
         for one in planned:
             if one.at_s > seconds and self.count >= at_least:
                 break
-            await asyncio.sleep(began + one.at_s - time.monotonic())
+            if one.at_s >= cycle * schedule.CYCLE_S:
+                await self._calm(began + self.waited_s + cycle * schedule.CYCLE_S)
+                cycle = int(one.at_s // schedule.CYCLE_S) + 1
+            await asyncio.sleep(began + self.waited_s + one.at_s - time.monotonic())
             task = asyncio.create_task(self._carry_out(one))
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
         await asyncio.gather(*self._tasks)
+
+    async def _calm(self, until: float) -> None:
+        await asyncio.sleep(until - schedule.CALM_S - time.monotonic())
+        before = self._messages()
+        await asyncio.sleep(until - time.monotonic())
+        while self._messages() < before + FLOW_MESSAGES:
+            if time.monotonic() > until + FLOW_S:
+                self.airless += 1
+                break
+            await asyncio.sleep(0.1)
+        self.waited_s += max(0.0, time.monotonic() - until)
 
     async def heal(self) -> None:
         """End whatever still lasts."""
