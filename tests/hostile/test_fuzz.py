@@ -11,7 +11,7 @@ import fuzz.__main__ as fuzzing
 from fuzz import targets
 from ops import child, home
 
-RUNS = 3000
+RUNS = 1500
 no_wheel = pytest.mark.skipif(
     importlib.util.find_spec("atheris") is None, reason="NOTHING WAS FUZZED: atheris has no wheel for this platform"
 )
