@@ -77,6 +77,9 @@ class _Settling(Protocol):
     async def settle(self, wanted: Sequence[events.Event], *, batch: bool) -> list[Outcome]:
         """The outcome of each event, in their order. Raises Overloaded when none can be taken."""
 
+    def demand_room(self) -> None:
+        """Raise Overloaded when no event can be taken."""
+
 
 def _function(
     handler: Callable[..., Any], kinds: Sequence[type[events.Event]], inbox: str, made: Callable[[str, Settings], _Settling]
@@ -111,6 +114,7 @@ def _function(
         if headers.get("content-encoding", "identity") != "identity":
             raise errors.UnsupportedMediaType("content-encoding: a body must not be compressed", code="unsupported_content_encoding")
         batch = cloudevent.is_batch(headers)
+        settling().demand_room()  # before it is read: telling many to come again must cost little
         body = await server.read_body(request, settings.batch_bytes_max if batch else settings.event_bytes_max)
         read = cloudevent.read_batch(body, settings.batch_events_max) if batch else [cloudevent.read_one(headers, body)]
         wanted = [_event(delivery, known) for delivery in read]
@@ -157,6 +161,9 @@ class _Transactions:
 
     async def settle(self, wanted: Sequence[events.Event], *, batch: bool) -> list[Outcome]:
         return await self._grouping.submit(wanted, alone=batch)
+
+    def demand_room(self) -> None:
+        self._grouping.demand_room()
 
     async def _settle_group(self, wanted: Sequence[events.Event], until: float) -> list[Outcome]:
         """Settle events among which an id may repeat: the first of each goes ahead, and the rest is judged by it."""
@@ -213,6 +220,9 @@ class _Effects:
         del batch
         until = time.monotonic() + self._begin_within_s
         return [await self._one(event, until) for event in wanted]
+
+    def demand_room(self) -> None:
+        """Always: what waits here is a request each, and connections have their limit."""
 
     async def _one(self, event: events.Event, until: float) -> Outcome:
         if time.monotonic() >= until:

@@ -81,13 +81,14 @@ class Grouping(Generic[T, R]):
         self._queue: deque[_Waiting[T, R]] = deque()
         self._queued_events = 0
 
-    async def submit(self, handed_in: Sequence[T], *, alone: bool) -> list[R | errors.OrderflowError]:
-        """The outcome of each event, after the commit. Raises Overloaded when too many wait already.
+    def demand_room(self) -> None:
+        """Raise Overloaded when too many events wait already. Else any number is taken, or a batch larger than the queue would never be."""
+        if self._queued_events >= self._queue_events_max:
+            raise errors.Overloaded(f"{self._queue_events_max} events wait here already")
 
-        Where nobody waits any number is taken, or a batch of more than QUEUE_EVENTS_MAX would never be.
-        """
-        if self._queued_events and self._queued_events + len(handed_in) > self._queue_events_max:
-            raise errors.Overloaded(f"more than {self._queue_events_max} events wait here")
+    async def submit(self, handed_in: Sequence[T], *, alone: bool) -> list[R | errors.OrderflowError]:
+        """The outcome of each event, after the commit. Raises Overloaded when too many wait already."""
+        self.demand_room()
         waiting: _Waiting[T, R] = _Waiting(
             handed_in, time.monotonic() + self._deadline_s, asyncio.get_running_loop().create_future(), alone
         )

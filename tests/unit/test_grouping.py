@@ -119,12 +119,14 @@ async def test_too_many_waiting_events_are_overload() -> None:
     group = grouping.Grouping(settled, config.Settings(postgres_connections=1, queue_events_max=3))
     first = asyncio.create_task(group.submit(some(2), alone=True))
     await settled.begun.wait()
-    waiting = asyncio.create_task(group.submit(some(2), alone=True))
+    waiting = [asyncio.create_task(group.submit(some(2), alone=True)) for _ in range(2)]
     await asyncio.sleep(0)
-    with pytest.raises(errors.Overloaded):
-        await group.submit(some(2), alone=True)
+    for refused in (group.demand_room, lambda: group.submit(some(1), alone=True).send(None)):
+        with pytest.raises(errors.Overloaded, match="3 events wait"):
+            refused()
     settled.go.set()
-    assert await asyncio.gather(first, waiting) == [["done", "done"]] * 2
+    assert await asyncio.gather(first, *waiting) == [["done", "done"]] * 3
+    group.demand_room()
 
 
 async def test_a_batch_larger_than_the_queue_is_taken_where_nobody_waits() -> None:
