@@ -101,6 +101,11 @@ chaos: $(STAMP) ## kill, freeze, restart and cut off everything under load, then
 	@$(need_java)
 	@$(BIN)/python -m chaos $(ARGS)
 
+.PHONY: overload
+overload: $(STAMP) ## offer three times what it can take, for five minutes, and see that it holds and drains (ARGS="--minutes 1")
+	@$(need_java)
+	@$(BIN)/python -m chaos.overload $(ARGS)
+
 .PHONY: fuzz
 fuzz: $(STAMP) ## feed everything that reads bytes from outside with what nobody would write (ARGS="--minutes 5 --target http_answer")
 	@$(BIN)/python -m fuzz $(ARGS)
