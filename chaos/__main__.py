@@ -24,7 +24,7 @@ from ops import home
 from shared import config, errors
 
 QUIET_S = 3.0  # load without faults, before the first
-DRAIN_S = 240.0  # longer than the longest wait between two tries of an event
+STILL_S = 150.0  # without any change while it drains: longer than the longest wait between two tries of an event
 PROGRESS_S = 5.0
 
 
@@ -118,7 +118,7 @@ async def _under_fault(given: argparse.Namespace, stand: Stand, journal: Journal
             await loading
         except TimeoutError:
             stuck.append("orders were not answered although all was healed")
-        left = await drain.wait(DRAIN_S)
+        left = await drain.wait(STILL_S)
         stuck += [left] if left else []
     finally:
         for task in (loading, showing):

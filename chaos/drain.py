@@ -29,11 +29,13 @@ class Drain:
         self._admin = topics_admin.Admin(settings)
         self._client = admin.AdminClient(broker.client(settings, "chaos-drain"))
 
-    async def wait(self, within_s: float) -> str:
-        """Wait until nothing is left, for `within_s` at the most. What is left then; nothing, if nothing is."""
-        deadline, empty = time.monotonic() + within_s, 0
-        while empty < SETTLED and time.monotonic() < deadline:
-            self.left = await asyncio.to_thread(self._look)
+    async def wait(self, still_s: float) -> str:
+        """Wait until nothing is left, or what is left has not changed for `still_s`. What is left then; nothing, if nothing is."""
+        changed, empty = time.monotonic(), 0
+        while empty < SETTLED and time.monotonic() < changed + still_s:
+            before, self.left = self.left, await asyncio.to_thread(self._look)
+            if self.left != before:
+                changed = time.monotonic()
             empty = 0 if self.left else empty + 1
             await asyncio.sleep(EVERY_S)
         return self.left
