@@ -67,7 +67,11 @@ def gathered(*, prod: bool | None = None, manifests: Path | None = None, openfaa
         settings = _used(config.load())
     except errors.ConfigError as exc:
         return _refused(facts, exc)
-    facts = facts.with_(settings=settings)
+    return seen(facts.with_(settings=settings), settings, prod=prod, write=write)
+
+
+def seen(facts: Facts, settings: Settings, *, prod: bool | None, write: bool) -> Facts:
+    """`facts`, and what the servers of `settings` say. Raises nothing."""
     try:
         facts = facts.with_(catalogue=(catalogue := topics.catalogue(settings)))
         broker.check(settings)

@@ -2,10 +2,10 @@
 
 import time
 import uuid
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
-from confluent_kafka import ConsumerGroupTopicPartitions, KafkaException, Message, Producer, TopicCollection, TopicPartition, admin
+from confluent_kafka import Consumer, KafkaException, Message, Producer, TopicCollection, TopicPartition, admin
 
 from ops import topics_admin
 from ops.dlq import archiver
@@ -19,6 +19,8 @@ _LATEST: Any = admin.OffsetSpec.latest()  # type: ignore[no-untyped-call]
 _NEWEST: Any = admin.OffsetSpec.max_timestamp()  # type: ignore[no-untyped-call]
 _DAY_S = 86_400.0
 LOOK_S = 5.0
+ELECTION_S = 5
+_ELECTION = frozenset({"not_leader_for_partition", "leader_not_available", "fenced_leader_epoch", "unknown_leader_epoch"})
 _FIELDS = ("brokers", "broker_settings", "live", "groups")
 
 
@@ -60,6 +62,10 @@ def clocks(settings: Settings) -> list[Clock]:
 
 class Eyes(topics_admin.Admin):
     """An admin connection that looks at what doctor asks for. Raises Unavailable when brokers do not answer, Refused when they say no."""
+
+    def __init__(self, settings: Settings) -> None:
+        super().__init__(settings)
+        self._settings = settings
 
     def there(self) -> int:
         """How many brokers answer. Who is away is not waited for as long as an answer may take."""
@@ -113,9 +119,8 @@ class Eyes(topics_admin.Admin):
 
         `all_of_it`: a partition in which it has no place yet stands at its beginning.
         """
-        asked = [ConsumerGroupTopicPartitions(group)]
-        answers = self._client.list_consumer_group_offsets(asked, request_timeout=topics_admin.ANSWER_S)
-        committed = {(of.topic, of.partition): of.offset for of in self._answer(answers[group]).topic_partitions if of.offset >= 0}
+        topics = list(topics)
+        committed = self._committed(group, [(topic.name, part.number) for topic in topics for part in topic.partitions])
         found: dict[Place, Reach] = {}
         for topic in topics:
             parts = {(topic.name, part.number): part for part in topic.partitions if part.leader is not None}
@@ -137,6 +142,19 @@ class Eyes(topics_admin.Admin):
         self._answer(self._client.create_topics([new], operation_timeout=topics_admin.ANSWER_S)[name])
         self._wait(lambda: name in self.partitions(internal=True), f"{name} to appear")
 
+    def _committed(self, group: str, places: Sequence[Place]) -> dict[Place, int]:
+        """Where `group` stands, asked by a consumer that joins nothing: the admin client dies of an answer that names no coordinator."""
+        if not places:
+            return {}
+        consumer = Consumer(broker.client(self._settings, "orderflow-doctor") | {"group.id": group, "enable.auto.commit": False})
+        try:
+            found = consumer.committed([TopicPartition(*place) for place in places], timeout=topics_admin.ANSWER_S)
+        except KafkaException as exc:
+            raise self._translated(exc) from exc
+        finally:
+            consumer.close()
+        return {(part.topic, part.partition): part.offset for part in found if part.offset >= 0}
+
     def _asked(self, places: Iterable[Place], spec: Any) -> dict[Place, Any]:
         wanted = {TopicPartition(*place): spec for place in places}
         answers = self._client.list_offsets(wanted, request_timeout=topics_admin.ANSWER_S) if wanted else {}
@@ -144,10 +162,16 @@ class Eyes(topics_admin.Admin):
 
 
 def _and(facts: Facts, field: str, look: Callable[[], object]) -> Facts:
-    try:
-        return facts.with_(**{field: look()})
-    except errors.OrderflowError as exc:
-        return facts.with_(left=dict(facts.left) | {field: exc.detail})
+    """`facts` and what `look` finds, or why it finds nothing. Where a partition has just got a leader, brokers agree after a moment."""
+    for _ in range(ELECTION_S):
+        try:
+            return facts.with_(**{field: look()})
+        except errors.OrderflowError as exc:
+            left = facts.with_(left=dict(facts.left) | {field: exc.detail})
+            if exc.code not in _ELECTION:
+                break
+        time.sleep(1)
+    return left
 
 
 def _clock(settings: Settings, topic: str, partition: int, leader: int) -> Clock:
