@@ -110,6 +110,7 @@ class _Stack:
 
     async def _start(self) -> None:
         began = time.monotonic()
+        migrations.check(self._settings)  # before anything is fetched or started
         self._demand_ports()
         self._write()
         self._say_all(notices.differences(self._settings))

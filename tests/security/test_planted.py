@@ -21,6 +21,9 @@ from shared import topics
 from tests import conftest, controls, stack
 from tests.functions.telegram_server import TelegramServer
 
+# Everything is started once, and a score of commands: on a busy machine that takes a while.
+pytestmark = pytest.mark.timeout(300)
+
 PAID, ASSEMBLED = "order.payment.completed", "order.assembly.completed"
 
 
@@ -132,22 +135,24 @@ def misuse(system: Planted, folder: Path) -> None:
     running = {"ORDER_POSTGRES_DSN": system.told["postgres"]["dsn"], "KAFKA_BROKERS": system.told["kafka"]["brokers"]}
     lines = ["status", "status --json", "outbox list", "sources list", "contracts check", "dlq groups", "dlq list --json", "doctor"]
     shown = [f"dlq show {letter['letter_id']}" for letter in letters(system)]
-    with ThreadPoolExecutor(3) as several:
+    wrong = system.secrets["token"]
+    other = {"ORDER_POSTGRES_DSN": system.told["postgres"]["dsn"].replace("order_password", wrong)}
+    failing: list[tuple[int, str, dict[str, str]]] = [
+        (1, "migrate", other),
+        (1, "migrate", {"ORDER_POSTGRES_DSN": nowhere.format(wrong)}),
+        (2, "migrate", {"ORDER_POSTGRES_DSN": nowhere.format(f"{wrong}/x")}),
+        (1, "up", other | {"ORDERFLOW_HOME": str(folder / "second")} | running_kafka(system)),
+        (2, "up", {"ORDERFLOW_HOME": str(folder / "third"), "ORDER_POSTGRES_DSN": nowhere.format(f"{wrong}#")}),
+        (1, "dlq archive", running | {"DLQ_ARCHIVE_BUCKET": "b", "DLQ_ARCHIVE_ENDPOINT": "http://127.0.0.1:9"}),
+    ]
+    with ThreadPoolExecutor(4) as several:
+        ended = several.map(lambda of: system.command(*of[1].split(), **of[2]).returncode, failing)
         list(several.map(lambda line: system.command(*line.split(), show=line in shown, **running), [*lines, *shown]))
-    wrong, other = system.secrets["token"], system.told["postgres"]["dsn"].replace("order_password", system.secrets["token"])
-    assert system.command("migrate", ORDER_POSTGRES_DSN=other).returncode == 1
-    assert system.command("migrate", ORDER_POSTGRES_DSN=nowhere.format(wrong)).returncode == 1
-    assert system.command("migrate", ORDER_POSTGRES_DSN=nowhere.format(f"{wrong}/x")).returncode == 2
-    assert system.command("up", ORDERFLOW_HOME=str(folder / "second"), ORDER_POSTGRES_DSN=other, **running_kafka(system)).returncode == 1
-    assert system.command("up", ORDERFLOW_HOME=str(folder / "third"), ORDER_POSTGRES_DSN=nowhere.format(f"{wrong}#")).returncode == 2
-    assert (
-        system.command("dlq", "archive", "--once", DLQ_ARCHIVE_BUCKET="b", DLQ_ARCHIVE_ENDPOINT="http://127.0.0.1:9", **running).returncode
-        != 0
-    )
+        assert [code for code, _, _ in failing] == list(ended)
 
 
 def running_kafka(system: Planted) -> dict[str, str]:
-    return {"KAFKA_BROKERS": system.told["kafka"]["brokers"], "ORDERFLOW_PORT_BASE": str(child.free_ports(1)[0])}
+    return {"KAFKA_BROKERS": system.told["kafka"]["brokers"], "ORDERFLOW_PORT_BASE": str(stack.run_of_ports().base)}
 
 
 def records(system: Planted) -> list[bytes]:
