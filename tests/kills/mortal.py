@@ -116,6 +116,6 @@ def order_of(trace: Sequence[tuple[str, str]], steps: Sequence[Step]) -> list[st
 def attempt(url: str, **request: Any) -> httpx.Response | None:
     """The answer to a POST; None where the connection ended without one."""
     try:
-        return httpx.post(url, timeout=30, **request)
-    except httpx.TransportError:
+        return httpx.post(url, timeout=60, **request)
+    except (httpx.NetworkError, httpx.RemoteProtocolError):
         return None
