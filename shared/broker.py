@@ -53,7 +53,6 @@ def producer(settings: Settings, name: str, *, delivery_timeout_s: float, messag
     return client(settings, name) | {
         "enable.idempotence": True,
         "acks": "all",
-        "compression.type": "lz4",
         "delivery.timeout.ms": int(delivery_timeout_s * 1000),
         "request.timeout.ms": int(min(delivery_timeout_s, 30) * 1000),
         "message.max.bytes": message_bytes_max,
