@@ -77,6 +77,10 @@ class Server:
         options = [part for name, value in settings.items() for part in ("-c", f"{name}={value}")]
         return self._guarded("postgres", "-D", str(self.data), *options)
 
+    def superuser_dsn(self, database: str = "postgres") -> str:
+        """Where the owner of the whole server connects. Not for a command line, which everybody sees."""
+        return dsn(self.port, SUPERUSER, self._password(), database)
+
     def probe(self) -> None:
         """Ask once. Raises Unavailable when the server does not answer."""
         self.run("SELECT 1")

@@ -33,5 +33,6 @@ broker      Kafka: client settings, for the few who may speak to it
 telemetry   Prometheus metrics
 connections what a connection may cost: bytes, time, and its place among the others
 application  functions-framework's application, without the layers that have no work here
+bearer      the token that lets a delivery in, and the one that follows it
 server      the process a function runs in: probes, metrics, errors as answers, drain
 """

@@ -17,12 +17,15 @@ _RUNS = {"run", "exec_driver_sql", "execute", "prepare", "text"}
 _TABLE = "a table's name out of contracts/topics.yaml or the code, where @on names it; never of a request"
 _WHERE = "conditions that are constants each, chosen by which options were given; what they compare with are parameters"
 _CLAIM = "numbers out of the settings and constants, put together once when the relay starts"
+# Statements told to a person, who runs them or does not: nothing in these files runs one.
+ADVICE = ("ops/doctor/tables.py", "ops/doctor/servers.py")
 # (file, what stands in the text) → why it may.
 ALLOWED = {
     ("shared/connection.py", "sql"): "the border itself: it hands on what its callers, all of them looked at here, wrote",
     ("shared/database.py", "sql"): "likewise",
     ("shared/database.py", "int(lock_timeout_ms)"): "a number, made one on the spot: SET takes no parameters",
     ("shared/database.py", "channel"): "the constant outbox.CHANNEL: LISTEN takes no parameters",
+    ("ops/doctor/postgres_facts.py", "sql"): "a constant of the file's own, each time: its callers are methods above and below",
     ("shared/inbox.py", "table"): _TABLE,
     ("shared/lease.py", "table"): _TABLE,
     ("shared/lease.py", "self._take"): "made of constants and the table when the function starts",
@@ -154,7 +157,7 @@ def found_in(path: str, tree: ast.Module) -> Iterator[tuple[str, str]]:
     """(file, part) of every statement's text that is not constant."""
     known = constants(tree)
     for node in ast.walk(tree):
-        if is_sql(node, known):
+        if is_sql(node, known) and path not in ADVICE:
             yield from ((path, part) for part in parts(node, known))
         if not isinstance(node, ast.Call) or not isinstance(node.func, ast.Attribute) or node.func.attr not in _RUNS or not node.args:
             continue
@@ -193,6 +196,12 @@ def test_every_reason_is_still_needed() -> None:
 )
 def test_a_statement_that_takes_in_a_value_is_found(code: str) -> None:
     assert any("order_id" in part for _, part in found_in("x.py", ast.parse(code)))
+
+
+def test_what_gives_advice_runs_nothing() -> None:
+    for path in ADVICE:
+        called = [of.func for of in ast.walk(ast.parse((home.CHECKOUT / path).read_text(encoding="utf-8"))) if isinstance(of, ast.Call)]
+        assert not {of.attr for of in called if isinstance(of, ast.Attribute)} & _RUNS
 
 
 def test_every_module_was_looked_at() -> None:
