@@ -63,6 +63,11 @@ class Pump:
         """Whether enough is ready for the next requests; more would only grow cold in memory."""
         return len(self._lanes.ready) >= self._enough
 
+    @property
+    def roomy(self) -> bool:
+        """Whether so little is ready that more should be fetched where that was stopped."""
+        return len(self._lanes.ready) <= self._enough // 2
+
     async def release(self, wait_s: float) -> None:
         """Let what is in flight end, within `wait_s`, now that some partitions are closed."""
         flying = set(self._delivering)

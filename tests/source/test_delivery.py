@@ -159,6 +159,21 @@ def test_records_ahead_are_bounded(group: Group, start_source: StartSource) -> N
     group.wait_committed(300)
 
 
+def test_a_slow_function_has_little_of_its_topic_in_memory(group: Group, start_source: StartSource) -> None:
+    """While nothing is answered the source fetches no more than the next requests need, long before records_ahead_max, and then goes on."""
+    held = threading.Event()
+    group.sink.script = sinks.each(lambda _: sinks.Reply(200, {"outcome": "done"}, until=held.is_set))
+    group.produce(*(b'{"n": %d}' % n for n in range(1000)))
+    source = start_source(group, size=50, flight=2)
+    partitions = source.service.reader.assignment.partitions
+    stack.eventually(lambda: any(partition.paused for partition in list(partitions.values())), "it to fetch no more")
+    group.produce(*(b'{"n": %d}' % n for n in range(1000, 3000)))
+    assert [True] == [partition.arrived <= 1000 and partition.paused for partition in partitions.values()]
+    held.set()
+    group.wait_committed(3000)
+    assert [*range(3000)] == sorted(group.sink.offsets)
+
+
 def test_the_shared_token_is_sent(group: Group, start_source: StartSource) -> None:
     """With DELIVERY_TOKEN both the function and the dead-letter sink get it: the first, where one is about to take the other's place."""
     group.sink.script = sinks.each(lambda _: sinks.refuse())
