@@ -8,6 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
+import anyio
 import httpx
 import msgspec
 from confluent_kafka import TIMESTAMP_NOT_AVAILABLE
@@ -92,7 +93,7 @@ class Letters:
 
     async def _post(self, url: str, body: bytes) -> tuple[str | None, float | None]:
         try:
-            async with asyncio.timeout(self._source.timeout_s):
+            with anyio.fail_after(self._source.timeout_s):  # asyncio.timeout would now and then leave the connection in use for ever
                 async with self._http.stream("POST", url, content=body, headers={"content-type": MEDIA_TYPE}) as response:
                     told = await _told(response)
         except (httpx.HTTPError, TimeoutError) as exc:

@@ -4,6 +4,7 @@ import asyncio
 import ssl
 from collections.abc import Mapping, Sequence
 
+import anyio
 import httpx
 
 from connectors.kafka_source import answers, http1
@@ -54,7 +55,7 @@ class Sink:
     async def healthy(self) -> bool:
         """Whether GET /health answers 200."""
         try:
-            async with asyncio.timeout(_HEALTH_TIMEOUT_S):
+            with anyio.fail_after(_HEALTH_TIMEOUT_S):  # asyncio.timeout would now and then leave the connection in use for ever
                 async with self._http.stream("GET", self._source.health) as answer:  # whatever its body holds, nobody reads it
                     return answer.status_code == 200
         except (httpx.HTTPError, TimeoutError):

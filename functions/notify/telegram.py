@@ -3,10 +3,10 @@
 https://core.telegram.org/bots/api#sendmessage; answers: https://core.telegram.org/bots/api#making-requests
 """
 
-import asyncio
 import logging
 from typing import Self
 
+import anyio
 import httpx
 
 from shared import errors, masking
@@ -37,7 +37,7 @@ class Telegram:
         """Send `text`, cut to what a message holds. Raises Overloaded, Unavailable, Refused (the text is at fault)."""
         message = {"chat_id": self._chat_id, "text": text[:TEXT_CHARACTERS_MAX]}
         try:
-            async with asyncio.timeout(self._timeout_s):
+            with anyio.fail_after(self._timeout_s):  # asyncio.timeout would now and then leave the connection in use for ever
                 answer = await self._client.post(f"/bot{self._token}/sendMessage", json=message)
         except (httpx.HTTPError, TimeoutError) as exc:
             raise errors.Unavailable(f"Telegram did not answer: {type(exc).__name__}", code="telegram_away") from None

@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import json
 import threading
+import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -12,7 +13,7 @@ import pytest
 
 from functions.notify import messages
 from functions.notify import telegram as telegram_api
-from shared import config, events
+from shared import config, errors, events
 from tests import controls, stack
 from tests.functions.telegram_server import TelegramServer
 
@@ -259,3 +260,36 @@ async def test_messages_sent_at_once_keep_their_connections_for_the_next() -> No
             await asyncio.gather(*sends)
         assert many == server.connections
         await chat._client.aclose()
+
+
+async def test_a_message_that_was_given_up_leaves_no_connection_in_use() -> None:
+    """However close to its end a send is given up: a connection that stays in use is lost, and there are a hundred."""
+
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with contextlib.suppress(OSError, EOFError):
+            while head := await reader.readuntil(b"\r\n\r\n"):
+                length = next(line for line in head.lower().splitlines() if line.startswith(b"content-length:"))
+                await reader.readexactly(int(length.partition(b":")[2]))
+                writer.write(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\n{}")
+        writer.close()
+
+    async def send(timeout_s: float) -> bool:
+        with contextlib.suppress(errors.Unavailable):
+            await telegram_api.Telegram(client, "1:t", "1", timeout_s).send("text")
+            return True
+        return False
+
+    server = await asyncio.start_server(answer, "127.0.0.1", 0)
+    port = server.sockets[0].getsockname()[1]
+    sent: list[bool] = []
+    async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}") as client:
+        began = time.monotonic()
+        assert all(await asyncio.gather(*(send(30) for _ in range(32))))
+        took_s = time.monotonic() - began
+        for n in range(60):
+            sent += await asyncio.gather(*(send((n + place / 32) / 60 * took_s) for place in range(32)))
+        connections = client._transport._pool.connections
+        assert [] == [connection for connection in connections if not connection.is_idle()]
+        assert await send(30)
+    server.close()
+    assert False in sent
