@@ -17,7 +17,8 @@ IMAGES = Path("infra") / "images"
 LOCK = Path("requirements.lock")
 LEFT_OUT = IMAGES / "left-out.txt"
 _PIN = re.compile(
-    r"^([a-z0-9][a-z0-9._-]*)(?:\[[a-z0-9,-]+\])?==(\S+)(?: ; [^\\\n]+)?((?: \\\n +--hash=sha256:[0-9a-f]{64})+)\n(?: +#.*\n)*", re.MULTILINE
+    r"^([a-z0-9][a-z0-9._-]*)(?:\[[a-z0-9,-]+\])?==(\S+)(?: ; [^\\\n]+)?((?: \\\n +--hash=sha256:[0-9a-f]{64})+)\n(?: +#.*\n)*",
+    re.MULTILINE,
 )
 
 

@@ -10,6 +10,7 @@ from functools import cache
 from pathlib import Path
 
 import pytest
+import trustme
 
 from ops import home
 from ops.deployments import functions
@@ -272,7 +273,8 @@ def _lay_out(overlay: str, folder: Path) -> None:
         (folder / place[1:]).mkdir(parents=True)
     for name in {name for of in ours(overlay) for kind, name in kubernetes.needed(of) if kind == "Secret"}:
         (folder / SECRETS[1:] / "orderflow" / name).write_text("postgresql://user:password@database:5432/orders\n")
-    for name, text in {"username": "user", "password": "secret", "type": "SCRAM-SHA-512", "ca.crt": "certificate"}.items():
+    authority = trustme.CA().cert_pem.bytes().decode()
+    for name, text in {"username": "user", "password": "secret", "type": "SCRAM-SHA-512", "ca.crt": authority}.items():
         (folder / SECRETS[1:] / "kafka" / name).write_text(text)
     if overlay == "lossless":
         (folder / MANIFESTS[1:] / "sources.yaml").write_text(_manifests(overlay))
