@@ -96,6 +96,10 @@ contracts: $(STAMP) ## topics, AsyncAPI, schemas, manifests and code agree (`ord
 
 ##@ Faults
 
+.PHONY: doctor
+doctor: $(STAMP) ## settings that lose data or surprise, with what to do (ARGS="--prod --strict")
+	@$(ORDERFLOW) doctor $(ARGS)
+
 .PHONY: chaos
 chaos: $(STAMP) ## kill, freeze, restart and cut off everything under load, then count (ARGS="--minutes 4 --seed 7"; docs/chaos.md)
 	@$(need_java)
