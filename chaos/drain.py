@@ -3,7 +3,7 @@
 import asyncio
 import time
 
-from confluent_kafka import ConsumerGroupTopicPartitions, KafkaException, admin
+from confluent_kafka import Consumer, KafkaException, TopicPartition
 
 from ops import topics_admin
 from shared import broker, database, errors, topics
@@ -27,7 +27,6 @@ class Drain:
         self._settings = settings
         self._database = database.Database(settings.postgres_dsn("order"), settings=settings, application="chaos-drain")
         self._admin = topics_admin.Admin(settings)
-        self._client = admin.AdminClient(broker.client(settings, "chaos-drain"))
 
     async def wait(self, still_s: float) -> str:
         """Wait until nothing is left, or what is left has not changed for `still_s`. What is left then; nothing, if nothing is."""
@@ -60,8 +59,15 @@ class Drain:
         ends = self._admin.ends((topic.name, number) for topic in known.topics if topic.consumers for number in range(parts[topic.name][0]))
         lags = {}
         for topic, consumer in known.consumers():
-            asked = ConsumerGroupTopicPartitions(consumer.group)
-            found = self._client.list_consumer_group_offsets([asked], request_timeout=ANSWER_S)[consumer.group].result(2 * ANSWER_S)
-            committed = {(part.topic, part.partition): max(0, part.offset) for part in found.topic_partitions}
-            lags[consumer.group] = sum(end - committed.get(place, 0) for place, end in ends.items() if place[0] == topic.name)
+            committed = self._committed(consumer.group, [place for place in ends if place[0] == topic.name])
+            lags[consumer.group] = sum(ends[place] - at for place, at in committed.items())
         return lags
+
+    def _committed(self, group: str, places: list[tuple[str, int]]) -> dict[tuple[str, int], int]:
+        """Where `group` stands, asked by a consumer that joins nothing: the admin client dies of an answer that names no coordinator."""
+        consumer = Consumer(broker.client(self._settings, "chaos-drain") | {"group.id": group, "enable.auto.commit": False})
+        try:
+            found = consumer.committed([TopicPartition(*place) for place in places], timeout=ANSWER_S)
+        finally:
+            consumer.close()
+        return {(part.topic, part.partition): max(0, part.offset) for part in found}

@@ -85,8 +85,7 @@ class Suspects:
         self._checking = None
         lost, self.lost = self.lost, []
         for group, answer in lost:
-            if group:
-                self._count(group, answer)
+            self._count(group, answer)
 
 
 def count_shared(group: Iterable[Record]) -> None:

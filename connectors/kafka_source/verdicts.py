@@ -185,11 +185,11 @@ class Verdicts:
                 self._fail(record, "dependency_away", answer)
 
     def _lost(self, group: list[Record], answer: Answer) -> None:
-        """GET /health answers 200: the try that got no answer counts."""
+        """GET /health answers 200: the try that got no answer counts. Of `group` nothing may be left, and all the same others wait."""
         if len(group) > 1:
             suspects.count_shared(group)
             self.suspects.halve(group)
-        else:
+        elif group:
             self._count(group[0], answer)
             self._put_back()
         self._go()

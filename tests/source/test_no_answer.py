@@ -123,3 +123,19 @@ def test_an_idle_connection_that_the_function_closed_costs_no_try(group: Group, 
     group.wait_committed(2)
     assert group.sink.health_checks == []
     assert group.failed == []
+
+
+def test_what_waits_goes_on_when_all_that_got_no_answer_became_letters_meanwhile(group: Group, start_source: StartSource) -> None:
+    """Health is back, and nothing is left of what was lost: what was ready all the time is sent, without anything new."""
+    group.sink.healthy = False
+    group.sink.script = lambda request: sinks.CLOSE
+    group.produce(b"1")
+    start_source(group, flight=1, settings={"kafka_unavailable_max": 1.0})
+    stack.eventually(lambda: bool(group.sink.requests), "the request that gets no answer")
+    group.sink.script = sinks.each(lambda _: sinks.OK)
+    stack.eventually(lambda: bool(group.failed), "the letter of what was lost")
+    group.produce(b"2")
+    stack.eventually(lambda: len(group.sink.health_checks) >= 4, "looks at health")
+    group.sink.healthy = True
+    group.wait_committed(2)
+    assert [(letter["offset"], letter["reason"]) for letter in group.failed] == [(0, "dependency_away")]
