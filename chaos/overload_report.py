@@ -101,7 +101,7 @@ def show(progress: Progress, run: Overload) -> None:
     """Two tables and the verdict."""
     seconds = run.minutes * 60
     columns = ("alone", "offered", "sent", "taken", "429", "503", "others", "p50 ms", "p99 ms")
-    table = Table("", *columns, title=f"{run.minutes:g} minutes: how many a second", box=box.SIMPLE, pad_edge=False)
+    table = Table("", *columns, title=f"{run.minutes:g} minutes: how many a second", box=box.SIMPLE, pad_edge=False, padding=(0, 1, 0, 0))
     for kind, load in run.loads.items():
         each = BATCH_EVENTS if kind == "events" else 1
         refused = (sum(n for status, n in load["statuses"].items() if status.startswith(code)) for code in ("429", "503"))
@@ -109,7 +109,7 @@ def show(progress: Progress, run: Overload) -> None:
         waits = (f"{load['waits_ms'].get(share, 0):.0f}" for share in ("p50", "p99"))
         table.add_row(kind, *(f"{rate * each:.0f}" for rate in rates), str(sum(others(load).values())), *waits)
     progress.console.print(table)
-    memory = Table("MiB", "before", "settled", "end", "drained", "most", box=box.SIMPLE, pad_edge=False)
+    memory = Table("MiB", "before", "settled", "end", "drained", "most", box=box.SIMPLE, pad_edge=False, padding=(0, 1, 0, 0))
     for name, mib in run.memory().items():
         memory.add_row(name, *(f"{mib.get(span, 0):.0f}" for span in ("before", "settled", "end", "drained", "most")))
     progress.console.print(memory)
