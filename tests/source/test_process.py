@@ -21,6 +21,14 @@ class Start(Protocol):
     def __call__(self, group: Group, *, env: dict[str, str] | None = None, **changes: Any) -> stack.Process: ...
 
 
+# The real program, whose reader meets something that nobody foresaw.
+FAILING = """
+from connectors.kafka_source import __main__, consumer
+consumer.Reader._turn = lambda _self: 1 / 0
+raise SystemExit(__main__.main())
+"""
+
+
 @pytest.fixture
 def start(tmp_path: Path, start_process: StartProcess) -> Start:
     """start(group, env={…}, **changes of the manifest) -> the process, whose control HTTP answers."""
@@ -119,11 +127,22 @@ def test_wrong_settings_are_all_listed_and_end_it_with_2(group: Group, tmp_path:
 def test_a_source_that_fails_ends_the_process_loudly(group: Group, tmp_path: Path, start_process: StartProcess) -> None:
     """A fault that no repetition heals ends the process with 1, so that whoever watches it sees it."""
     path = write_manifest(tmp_path / "sources.yaml", [group.document()])
+    command = [sys.executable, "-c", FAILING, "--manifest", str(path), "--control-port", "0"]
+    process = start_process(command, {"KAFKA_BROKERS": group.brokers, "SINK_URLS": group.sink_urls})
+    assert process.wait() == 1
+    assert "ZeroDivisionError" in process.text
+
+
+def test_a_setting_that_no_client_takes_ends_the_process_before_it_begins(
+    group: Group, tmp_path: Path, start_process: StartProcess
+) -> None:
+    """Exit code 2, and the setting by the name that it has here."""
+    path = write_manifest(tmp_path / "sources.yaml", [group.document()])
     command = [sys.executable, "-m", "connectors.kafka_source", "--manifest", str(path), "--control-port", "0"]
     wrong = {"KAFKA_SSL_CA_LOCATION": "/nowhere/ca.pem", "KAFKA_SECURITY_PROTOCOL": "SSL"}
     process = start_process(command, wrong | {"KAFKA_BROKERS": group.brokers, "SINK_URLS": group.sink_urls})
-    assert process.wait() == 1
-    assert "ssl.ca.location failed" in process.text
+    assert process.wait() == 2
+    assert "KAFKA_SSL_CA_LOCATION" in process.text
 
 
 def test_a_taken_control_port_ends_the_process(group: Group, tmp_path: Path, start_process: StartProcess) -> None:
