@@ -17,6 +17,7 @@ BENCH := .venv-bench/bin/python -m bench
 AUDIT_STAMP := .venv-audit/made-from-$(shell cat requirements-audit.lock 2>/dev/null | sha256sum | cut -c1-16)
 FROM ?= beginning
 # Tests mostly wait for servers, so two at a time take half as long; each worker has a broker and a database of its own.
+# Files in the order of their folders: the largest would otherwise go first, and the long ones of few tests last and alone.
 WORKERS ?= 2
 
 # Topics under the names that the environment gives them, as for every other part.
@@ -66,7 +67,7 @@ check: format-check lint types contracts terraform-check test ## format, lint, t
 .PHONY: test
 test: $(STAMP) $(AUDIT_STAMP) ## all tests, on real brokers and databases (ARGS="-k name", WORKERS=1 one after another)
 	@$(need_java)
-	@$(BIN)/pytest -n $(WORKERS) --dist loadfile $(ARGS)
+	@$(BIN)/pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder $(ARGS)
 
 .PHONY: format
 format: $(STAMP) ## format the code

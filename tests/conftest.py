@@ -9,6 +9,7 @@ from typing import Protocol
 import pytest
 
 from ops import child
+from shared import masking
 from tests import stack
 
 
@@ -22,6 +23,16 @@ class StartFunction(Protocol):
 
 class StartProcess(Protocol):
     def __call__(self, command: Sequence[str], env: Mapping[str, str] | None = None, url: str = "") -> stack.Process: ...
+
+
+@pytest.fixture(autouse=True)
+def _forgets_secrets() -> Iterator[None]:
+    """A process knows its secrets for as long as it lives; here each test is a process of its own, and `password` is another's word."""
+    known, pattern = set(masking._secrets), masking._any_secret
+    yield
+    masking._secrets.clear()
+    masking._secrets.update(known)
+    masking._any_secret = pattern
 
 
 @pytest.fixture(scope="session")

@@ -1,6 +1,7 @@
 """The count is counted: with an inbox that forgets, a run has to fail."""
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -8,6 +9,7 @@ import pytest
 from tests.chaos import running
 
 
+@pytest.mark.skipif(shutil.which("go") is None, reason="NOT SHOWN that the checker finds a broken inbox: Go is missing (golang-go)")
 @pytest.mark.timeout(420)
 def test_a_run_whose_inbox_forgets_finds_what_is_doubled(tmp_path: Path) -> None:
     report = tmp_path / "report.json"

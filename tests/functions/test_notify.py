@@ -14,7 +14,7 @@ import pytest
 from functions.notify import messages
 from functions.notify import telegram as telegram_api
 from shared import config, errors, events
-from tests import controls, stack
+from tests import controls, serving, stack
 from tests.functions.telegram_server import TelegramServer
 
 
@@ -271,7 +271,6 @@ async def test_a_message_that_was_given_up_leaves_no_connection_in_use() -> None
                 length = next(line for line in head.lower().splitlines() if line.startswith(b"content-length:"))
                 await reader.readexactly(int(length.partition(b":")[2]))
                 writer.write(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\n{}")
-        writer.close()
 
     async def send(timeout_s: float) -> bool:
         with contextlib.suppress(errors.Unavailable):
@@ -279,10 +278,8 @@ async def test_a_message_that_was_given_up_leaves_no_connection_in_use() -> None
             return True
         return False
 
-    server = await asyncio.start_server(answer, "127.0.0.1", 0)
-    port = server.sockets[0].getsockname()[1]
     sent: list[bool] = []
-    async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}") as client:
+    async with serving.serving(answer) as url, httpx.AsyncClient(base_url=url) as client:
         began = time.monotonic()
         assert all(await asyncio.gather(*(send(30) for _ in range(32))))
         took_s = time.monotonic() - began
@@ -291,5 +288,4 @@ async def test_a_message_that_was_given_up_leaves_no_connection_in_use() -> None
         connections = client._transport._pool.connections
         assert [] == [connection for connection in connections if not connection.is_idle()]
         assert await send(30)
-    server.close()
     assert False in sent

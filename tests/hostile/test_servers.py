@@ -5,7 +5,7 @@ import contextlib
 import dataclasses
 import gzip
 import os
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator
 
 import pytest
 
@@ -13,34 +13,10 @@ from connectors.kafka_source import answers, http1, letter, record, sink
 from fuzz import targets
 from tests import stack
 from tests.hostile import wire
+from tests.serving import Behaviour, serving
 
 # Twice what an answer may have, for a server writes ahead of the client, in the same process here.
 GROWTH_MIB_MAX = 2 * http1.ANSWER_BYTES_MAX // wire.MIB + 32
-Behaviour = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
-
-
-@contextlib.asynccontextmanager
-async def serving(behave: Behaviour) -> AsyncIterator[str]:
-    """The address of a server that behaves so, until the end of the block."""
-
-    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        try:
-            await behave(reader, writer)
-        except (ConnectionError, asyncio.IncompleteReadError):
-            pass
-        finally:
-            writer.transport.abort()
-
-    server = await asyncio.start_server(serve, "127.0.0.1", 0)
-    try:
-        yield f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
-    finally:
-        server.close()
-        for task in asyncio.all_tasks() - {asyncio.current_task()}:
-            task.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await task
-        await asyncio.sleep(0)  # so that what was cut has gone
 
 
 @contextlib.asynccontextmanager

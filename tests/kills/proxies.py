@@ -28,10 +28,11 @@ class Proxy:
         self._gate = threading.Lock()
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
+        self._accepted: list[tuple[asyncio.StreamWriter, asyncio.Task[None]]] = []
 
     def __enter__(self) -> Self:
         self._thread.start()
-        self._server = self._in_loop(asyncio.start_server(self._serve, "127.0.0.1", self.port))
+        self._server = self._in_loop(asyncio.start_server(self._accept, "127.0.0.1", self.port))
         self.port = self._server.sockets[0].getsockname()[1]
         return self
 
@@ -48,6 +49,10 @@ class Proxy:
     def told(self, link: Link, data: bytes) -> bool:
         """The server has told `data`: whether the client hears it; else the connection is cut."""
         raise NotImplementedError
+
+    def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        # Now: a task that is cancelled before it has begun would close nothing.
+        self._accepted.append((writer, self._loop.create_task(self._serve(reader, writer))))
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
@@ -79,10 +84,14 @@ class Proxy:
 
     async def _end(self) -> None:
         self._server.close()
+        await asyncio.sleep(0)  # so that what was just accepted is among them
+        for writer, _ in self._accepted:
+            writer.transport.abort()
         others = [task for task in asyncio.all_tasks() if task is not asyncio.current_task()]
         for task in others:
             task.cancel()
         await asyncio.gather(*others, return_exceptions=True)
+        await asyncio.sleep(0)  # so that what was cut has gone
 
     def _in_loop(self, work: Any) -> Any:
         return asyncio.run_coroutine_threadsafe(work, self._loop).result(10)

@@ -1,6 +1,7 @@
 """A source in this process against the real broker, two scripted sinks, and what Kafka says of its group."""
 
 import asyncio
+import contextlib
 import threading
 import uuid
 from collections.abc import Callable, Iterator, Sequence
@@ -11,7 +12,7 @@ from typing import Any, Protocol
 import pytest
 import uvloop
 import yaml
-from confluent_kafka import Consumer, Producer, TopicPartition
+from confluent_kafka import Consumer, KafkaException, Producer, TopicPartition
 from confluent_kafka.admin import AdminClient
 from prometheus_client import REGISTRY
 
@@ -70,7 +71,12 @@ class Group:
             consumer.close()
 
     def wait_committed(self, offset: int, partition: int = 0) -> None:
-        stack.eventually(lambda: self.committed(partition) == offset, f"offset {offset} to be committed, not {self.committed(partition)}")
+        def reached() -> bool:
+            with contextlib.suppress(KafkaException):  # of a broker that has just come back
+                return self.committed(partition) == offset
+            return False
+
+        stack.eventually(reached, f"offset {offset} to be committed")
 
     @property
     def failed(self) -> list[dict[str, Any]]:

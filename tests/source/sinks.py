@@ -115,6 +115,7 @@ class Sink:
         self.port = 0
         self._loop = asyncio.new_event_loop()
         self._server: asyncio.Server | None = None
+        self._serving: set[asyncio.Task[None]] = set()
         self._writers: set[asyncio.StreamWriter] = set()
         self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
         self._thread.start()
@@ -139,7 +140,7 @@ class Sink:
 
     def start(self) -> None:
         """Listen, on the port of before if there was one."""
-        self._server = self._in_loop(asyncio.start_server(self._serve, "127.0.0.1", self.port, limit=1 << 24))
+        self._server = self._in_loop(asyncio.start_server(self._accept, "127.0.0.1", self.port, limit=1 << 24))
         self.port = self._server.sockets[0].getsockname()[1]
 
     def stop(self) -> None:
@@ -159,15 +160,21 @@ class Sink:
         if self._server is not None:
             self._server.close()
             self._server = None
+        await asyncio.sleep(0)  # so that what was just accepted is among them
         for writer in list(self._writers):
             writer.transport.abort()
         others = [task for task in asyncio.all_tasks() if task is not asyncio.current_task()]
         for task in others:
             task.cancel()
         await asyncio.gather(*others, return_exceptions=True)
+        await asyncio.sleep(0)  # so that what was cut has gone
+
+    def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self._writers.add(writer)  # now: a task that is cancelled before it has begun would close nothing
+        self._serving.add(task := self._loop.create_task(self._serve(reader, writer)))
+        task.add_done_callback(self._serving.discard)
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        self._writers.add(writer)
         try:
             while True:
                 head = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1").split("\r\n")
