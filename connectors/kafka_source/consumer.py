@@ -25,7 +25,7 @@ log = logging.getLogger(__name__)
 POLL_RECORDS = 500
 POLL_IDLE_S = 0.25
 POLL_BUSY_S = 0.02  # while something is in flight, so that it is committed soon after
-ROOM_WAIT_S = 0.1  # how long a full partition, or a crowd, may drain before it is paused: a pause throws away what librdkafka has fetched
+ROOM_WAIT_S = 0.1  # how long a full partition may drain before it is paused: a pause throws away what librdkafka has fetched
 
 
 class Reader(threading.Thread):
@@ -189,7 +189,7 @@ class Reader(threading.Thread):
             self.assignment.commits.make(self._consumer, partitions)
             self._ended.wait(0.004)
         # A function that is much slower than its topic would else have all of it in our memory that records_ahead_max allows.
-        self._pause([p for p in partitions if not p.paused] if self._crowded(partitions) else full)
+        self._pause([p for p in partitions if not p.paused] if self._pump.overcrowded else full)
         room = [p for p in partitions if p.paused and not p.full(max(1, self._ahead_max // 2))]
         if room and self._pump.roomy:
             self._consumer.resume([TopicPartition(p.topic, p.number) for p in room])

@@ -64,6 +64,11 @@ class Pump:
         return len(self._lanes.ready) >= self._enough
 
     @property
+    def overcrowded(self) -> bool:
+        """Whether twice as much is ready: the function is slower than the topic, and waiting for a moment does not help."""
+        return len(self._lanes.ready) >= 2 * self._enough
+
+    @property
     def roomy(self) -> bool:
         """Whether so little is ready that more should be fetched where that was stopped."""
         return len(self._lanes.ready) <= self._enough // 2

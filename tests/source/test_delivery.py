@@ -160,18 +160,18 @@ def test_records_ahead_are_bounded(group: Group, start_source: StartSource) -> N
 
 
 def test_a_slow_function_has_little_of_its_topic_in_memory(group: Group, start_source: StartSource) -> None:
-    """While nothing is answered the source fetches no more than the next requests need, long before records_ahead_max, and then goes on."""
+    """While nothing is answered the source fetches no more than twice what the next requests need, and then goes on."""
     held = threading.Event()
     group.sink.script = sinks.each(lambda _: sinks.Reply(200, {"outcome": "done"}, until=held.is_set))
-    group.produce(*(b'{"n": %d}' % n for n in range(1000)))
+    group.produce(*(b'{"n": %d}' % n for n in range(2000)))
     source = start_source(group, size=50, flight=2)
     partitions = source.service.reader.assignment.partitions
     stack.eventually(lambda: any(partition.paused for partition in list(partitions.values())), "it to fetch no more")
-    group.produce(*(b'{"n": %d}' % n for n in range(1000, 3000)))
-    assert [True] == [partition.arrived <= 1000 and partition.paused for partition in partitions.values()]
+    group.produce(*(b'{"n": %d}' % n for n in range(2000, 4000)))
+    assert [True] == [partition.arrived <= 2000 and partition.paused for partition in partitions.values()]
     held.set()
-    group.wait_committed(3000)
-    assert [*range(3000)] == sorted(group.sink.offsets)
+    group.wait_committed(4000)
+    assert [*range(4000)] == sorted(group.sink.offsets)
 
 
 def test_the_shared_token_is_sent(group: Group, start_source: StartSource) -> None:
