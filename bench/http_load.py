@@ -1,6 +1,6 @@
 """`python -m bench.http_load JOB`: sends prepared HTTP requests, back to back or at a steady rate, and prints what came back.
 
-A process of its own with a protocol of a few lines, so that it takes as little as it can of the machine that is measured. JOB is JSON:
+A process of its own, so that it takes as little as it can of the machine that is measured. JOB is JSON:
 url, kind (events, orders), count, warm_up, connections, per_second (null: as fast as they are answered).
 """
 
@@ -11,52 +11,16 @@ import sys
 import time
 from collections import Counter, deque
 from collections.abc import Iterable
-from typing import Any, cast
+from typing import Any
 from urllib.parse import urlsplit
 
 import uvloop
 
 from bench import dataset
+from bench.http_connection import Connection
 
 STEP_S = 0.001
 SETTLE_S = 60.0
-
-
-class _Connection(asyncio.Protocol):
-    """One connection: a request, its answer, the next request."""
-
-    def __init__(self, load: "_Load") -> None:
-        self._load = load
-        self._heard = b""
-        self._sent_at = 0.0
-        self._transport: asyncio.Transport | None = None
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self._transport = cast("asyncio.Transport", transport)
-
-    def send(self, request: bytes, due_at: float) -> None:
-        assert self._transport is not None  # noqa: S101  for the type checker
-        self._sent_at = due_at
-        self._transport.write(request)
-
-    def close(self) -> None:
-        assert self._transport is not None  # noqa: S101  for the type checker
-        self._transport.close()
-
-    def data_received(self, data: bytes) -> None:
-        heard = self._heard = self._heard + data if self._heard else data
-        end = heard.find(b"\r\n\r\n")
-        if end < 0:
-            return
-        head = heard[:end].lower()
-        at = head.find(b"content-length:")
-        length = int(head[at + 15 :].split(b"\r\n", 1)[0]) if at >= 0 else 0
-        if len(heard) >= end + 4 + length:
-            self._heard = b""
-            self._load.answered(self, head, time.perf_counter() - self._sent_at)
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        self._load.lost(self, exc)
 
 
 class _Load:
@@ -68,7 +32,7 @@ class _Load:
         self._requests = deque(requests)
         self._left = len(requests)
         self._period_s = 1.0 / per_second if per_second else None
-        self._idle: deque[_Connection] = deque()
+        self._idle: deque[Connection] = deque()
         self._waiting: deque[float] = deque()  # moments at which requests were due that no connection was free for
         self.waits_s: list[float] = []
         self.statuses: Counter[str] = Counter()
@@ -89,7 +53,7 @@ class _Load:
         self.ended_at = time.time()
 
     async def _connect(self) -> None:
-        _, made = await asyncio.get_running_loop().create_connection(functools.partial(_Connection, self), self._host, self._port)
+        _, made = await asyncio.get_running_loop().create_connection(functools.partial(Connection, self), self._host, self._port)
         self._idle.append(made)
 
     def close(self) -> None:
@@ -112,8 +76,9 @@ class _Load:
                 self._idle.popleft().send(self._requests.popleft(), self._waiting.popleft())
             await asyncio.sleep(STEP_S)
 
-    def answered(self, connection: _Connection, head: bytes, wait_s: float) -> None:
-        self.waits_s.append(wait_s)
+    def answered(self, connection: Connection, head: bytes, body: bytes) -> None:
+        del body
+        self.waits_s.append(time.perf_counter() - connection.sent_at)
         self.statuses[head[9:12].decode()] += 1
         at = head.find(b"location: /orders/")
         if at >= 0:
@@ -129,7 +94,7 @@ class _Load:
         else:
             self._idle.append(connection)
 
-    def lost(self, connection: _Connection, exc: Exception | None) -> None:
+    def lost(self, connection: Connection, exc: Exception | None) -> None:
         if connection in self._idle and self._period_s is not None:
             self._idle.remove(connection)
             self._missing += 1

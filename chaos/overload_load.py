@@ -1,6 +1,6 @@
 """`python -m chaos.overload_load JOB`: offers requests at a steady rate, whatever becomes of them, and prints what did.
 
-A process of its own with a protocol of a few lines, so that it takes little of the machine that it loads. JOB is JSON: url, kind (orders,
+A process of its own, so that it takes little of the machine that it loads. JOB is JSON: url, kind (orders,
 events: batches of them), name (of what it sends), seconds, connections, per_second (null: as fast as they are answered) and accepted, a
 file for the ids of what was answered well. A request that is due while no connection is free is not sent, and counted.
 """
@@ -16,11 +16,12 @@ from collections import Counter, deque
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import IO, Any, cast
+from typing import IO, Any
 from urllib.parse import urlsplit
 
 import uvloop
 
+from bench.http_connection import Connection
 from shared import events
 
 BATCH_EVENTS = 50
@@ -28,44 +29,6 @@ STEP_S = 0.001
 SETTLE_S = 90.0  # a request that was taken may wait for DELIVERY_DEADLINE
 WINDOW_S = 10.0
 _PLACE = "@@"
-
-
-class _Connection(asyncio.Protocol):
-    """One connection: a request, its answer, the next request."""
-
-    def __init__(self, load: "Load") -> None:
-        self._load, self._heard = load, b""
-        self.number, self.sent_at, self.last = -1, 0.0, False
-        self._transport: asyncio.Transport | None = None
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self._transport = cast("asyncio.Transport", transport)
-
-    def send(self, number: int, request: bytes) -> None:
-        assert self._transport is not None  # noqa: S101  for the type checker
-        self.number, self.sent_at = number, time.perf_counter()
-        self._transport.write(request)
-
-    def close(self) -> None:
-        assert self._transport is not None  # noqa: S101  likewise
-        self._transport.close()
-
-    def data_received(self, data: bytes) -> None:
-        heard = self._heard = self._heard + data if self._heard else data
-        end = heard.find(b"\r\n\r\n")
-        if end < 0:
-            return
-        head = heard[:end].lower()
-        at = head.find(b"content-length:")
-        length = int(head[at + 15 :].split(b"\r\n", 1)[0]) if at >= 0 else 0
-        if len(heard) >= end + 4 + length:
-            self._heard = b""
-            self.last = b"\r\nconnection: close" in head
-            self._load.answered(self, head, heard[end + 4 :])
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        del exc
-        self._load.lost(self)
 
 
 class Load:
@@ -77,8 +40,8 @@ class Load:
         self._requests = REQUESTS[job["kind"]](job["name"], f"{self._host}:{self._port}", url.path or "/")
         self._seconds, self._per_second, self._wanted = job["seconds"], job["per_second"], job["connections"]
         self._accepted = accepted
-        self._idle: deque[_Connection] = deque()
-        self._busy: set[_Connection] = set()
+        self._idle: deque[Connection] = deque()
+        self._busy: set[Connection] = set()
         self._missing = 0
         self._ending, self._answered_all = False, asyncio.Event()
         self._numbers = iter(range(sys.maxsize))
@@ -123,16 +86,17 @@ class Load:
             await asyncio.sleep(STEP_S)
 
     async def _connect(self) -> None:
-        _, made = await asyncio.get_running_loop().create_connection(functools.partial(_Connection, self), self._host, self._port)
+        _, made = await asyncio.get_running_loop().create_connection(functools.partial(Connection, self), self._host, self._port)
         self._idle.append(made)
 
-    def _send(self, connection: _Connection) -> None:
+    def _send(self, connection: Connection) -> None:
         number = next(self._numbers)
         self._busy.add(connection)
         self.sent += 1
-        connection.send(number, self._requests(number))
+        request = self._requests(number)
+        connection.send(request, time.perf_counter(), number)
 
-    def answered(self, connection: _Connection, head: bytes, body: bytes) -> None:
+    def answered(self, connection: Connection, head: bytes, body: bytes) -> None:
         """Count an answer."""
         now = time.perf_counter()
         status = head[9:12].decode()
@@ -150,15 +114,16 @@ class Load:
         else:
             self.statuses[f"{status} {_code(body)}"] += 1
             self.without_retry_after += b"\r\nretry-after:" not in head
-        if connection.last:
+        if b"\r\nconnection: close" in head:
             connection.close()
         elif self._per_second is None and now - self._began < self._seconds:
             self._send(connection)
         else:
             self._idle.append(connection)
 
-    def lost(self, connection: _Connection) -> None:
+    def lost(self, connection: Connection, exc: Exception | None) -> None:
         """Count a connection that has ended, and the request on it that got no answer."""
+        del exc
         if connection in self._busy:
             self._free(connection)
             self.statuses["connection lost"] += 1
@@ -166,7 +131,7 @@ class Load:
             self._idle.remove(connection)
         self._missing += 1
 
-    def _free(self, connection: _Connection) -> None:
+    def _free(self, connection: Connection) -> None:
         self._busy.discard(connection)
         if self._ending and not self._busy:
             self._answered_all.set()
