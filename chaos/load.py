@@ -45,8 +45,9 @@ class Load:
         self._placing: set[asyncio.Task[None]] = set()
         self._chance = random.Random(seed)  # noqa: S311  jitter
         # It speaks to Kafka past every proxy and waits out what befalls the broker, so each of its records is there once.
-        limits = {"delivery_timeout_s": 3600.0, "message_bytes_max": 1 << 20, "partitioner": "murmur2_random"}
-        self._producer = Producer(broker.producer(settings, "chaos", **limits))  # type: ignore[arg-type]
+        self._producer = Producer(
+            broker.producer(settings, "chaos", delivery_timeout_s=3600.0, message_bytes_max=1 << 20, partitioner="murmur2_random")
+        )
         self._tail = _tail(settings)
         kinds: tuple[type[events.Event], ...] = (events.OrderPaid, events.OrderAssembled)
         self._topics = {kind: settings.topic(kind.TYPE) for kind in kinds}
@@ -200,7 +201,7 @@ class Load:
             return False
         told = json.loads(again.value() or b"")
         told = told.get("data", told)
-        raw = Raw(again.value(), dict(again.headers() or ()))  # type: ignore[arg-type]
+        raw = Raw(again.value(), dict(again.headers() or ()))  # type: ignore[arg-type]  # what we wrote has values
         facts = {name: str(told[name]) for name in ("user_id", "event_id", "event_type", "order_id")}
         kind_sent: record.Kind = "reordered" if step.what == "reordered" else "duplicate"
         self._produce(raw, kind_sent, again.topic() or "", again.key(), **facts, note=f"of {again.partition()}/{again.offset()}")

@@ -66,7 +66,7 @@ def _run(name: str, seconds: int) -> bool:
     command = [sys.executable, "-m", "fuzz", "one", name, f"-max_total_time={seconds}", *options_of(name, kept)]
     ended = subprocess.run(command, cwd=FOLDER.parent, capture_output=True, text=True, errors="replace", check=False)
     facts = [line for line in ended.stderr.splitlines() if line.startswith("Done ")]
-    print(f"{name}: {time.monotonic() - began:.0f} s, {facts[-1] if facts else 'nothing was run'}", flush=True)  # noqa: T201
+    print(f"{name}: {time.monotonic() - began:.0f} s, {facts[-1] if facts else 'nothing was run'}", flush=True)  # noqa: T201  # what a command says
     if ended.returncode:
         sys.stderr.write(ended.stderr[-4000:])
     return ended.returncode == 0

@@ -16,9 +16,9 @@ T = TypeVar("T")
 ANSWER_S = 10.0
 _INTERNAL = ("__",)
 _URL_SAFE = str.maketrans("+/", "-_")
-_EARLIEST: Any = admin.OffsetSpec.earliest()  # type: ignore[no-untyped-call]
+_EARLIEST: Any = admin.OffsetSpec.earliest()  # type: ignore[no-untyped-call]  # published without types
 _SET_ON_TOPIC = admin.ConfigSource.DYNAMIC_TOPIC_CONFIG.value
-_LATEST: Any = admin.OffsetSpec.latest()  # type: ignore[no-untyped-call]
+_LATEST: Any = admin.OffsetSpec.latest()  # type: ignore[no-untyped-call]  # published without types
 
 
 @dataclass(frozen=True, slots=True)

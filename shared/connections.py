@@ -117,7 +117,7 @@ class Connection(httptools_impl.HttpToolsProtocol):
         self._running: httptools_impl.RequestResponseCycle | None = None
         self._unread = 0  # bytes since the last that said something: a head, or a piece of a body
 
-    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn has it
         super().connection_made(transport)
         self._due = self.loop.time() + self._limits.read_s
         self._limits.look_on(self.connections, self.loop)
@@ -143,7 +143,7 @@ class Connection(httptools_impl.HttpToolsProtocol):
         elif self._in_head and self._limits.bytes > self._limits.bytes_max:
             self._refuse(errors.Overloaded("more requests arrive than can be read", code="requests_too_large"), "bytes")
 
-    def eof_received(self) -> bool | None:  # type: ignore[override]
+    def eof_received(self) -> bool | None:  # type: ignore[override]  # uvicorn says None
         if self._in_request or self.cycle is None or self.cycle.response_complete:
             return None
         self.cycle.keep_alive = False  # who has said all may still wait for an answer

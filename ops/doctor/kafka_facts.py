@@ -14,9 +14,9 @@ from shared import broker, errors
 from shared.config import Settings
 from shared.topics import Catalogue
 
-_EARLIEST: Any = admin.OffsetSpec.earliest()  # type: ignore[no-untyped-call]
-_LATEST: Any = admin.OffsetSpec.latest()  # type: ignore[no-untyped-call]
-_NEWEST: Any = admin.OffsetSpec.max_timestamp()  # type: ignore[no-untyped-call]
+_EARLIEST: Any = admin.OffsetSpec.earliest()  # type: ignore[no-untyped-call]  # published without types
+_LATEST: Any = admin.OffsetSpec.latest()  # type: ignore[no-untyped-call]  # published without types
+_NEWEST: Any = admin.OffsetSpec.max_timestamp()  # type: ignore[no-untyped-call]  # published without types
 _DAY_S = 86_400.0
 LOOK_S = 5.0
 ELECTION_S = 5

@@ -269,7 +269,7 @@ def test_a_doubling_is_found(name: str) -> None:
 def test_two_payment_events_of_one_order_are_found_with_all_that_came_of_them() -> None:
     world = World()
     order_id = world.order()
-    world.stage(payload_of(PAID, "again", order_id, "user-1", amount=3 * world.of(event_type=PAID).amount))  # type: ignore[operator]
+    world.stage(payload_of(PAID, "again", order_id, "user-1", amount=3 * world.of(event_type=PAID).amount))
     verdict = world.verdict()
     assert "payment events of one order" in {case.what for case in verdict.doubled}
     assert order_id in {case.key for case in verdict.doubled}
@@ -308,7 +308,7 @@ def test_whatever_single_thing_is_taken_away_is_missed(seed: int, data: st.DataO
     kinds = {"orders": world.orders, "telegrams": world.telegrams, "outbox": world.outbox, "letters": world.letters,
              "records": world.records, **world.inboxes}  # fmt: skip
     rows = kinds[data.draw(st.sampled_from(sorted(name for name, of in kinds.items() if of)))]
-    del rows[data.draw(st.integers(0, len(rows) - 1))]  # type: ignore[attr-defined]
+    del rows[data.draw(st.integers(0, len(rows) - 1))]
     verdict = world.verdict()
     assert verdict.lost
     assert not verdict.passed
@@ -321,7 +321,7 @@ def test_whatever_single_effect_is_there_twice_is_one_too_many(seed: int, data: 
     world.order()
     kinds = {"orders": world.orders, "telegrams": world.telegrams, **world.inboxes}
     rows = kinds[data.draw(st.sampled_from(sorted(name for name, of in kinds.items() if of)))]
-    rows.append(rows[data.draw(st.integers(0, len(rows) - 1))])  # type: ignore[attr-defined]
+    rows.append(rows[data.draw(st.integers(0, len(rows) - 1))])
     verdict = world.verdict()
     assert verdict.doubled
     assert not verdict.passed

@@ -66,7 +66,7 @@ def test_a_poison_record_that_was_never_confirmed_has_its_letters_where_it_is() 
 def test_a_letter_with_other_bytes_is_found(changes: dict[str, str | None]) -> None:
     world = World()
     world.poison()
-    world.letters[1] = dataclasses.replace(world.letters[1], **changes)  # type: ignore[arg-type]
+    world.letters[1] = dataclasses.replace(world.letters[1], **changes)
     only(world.verdict(), "lost", "a letter without its record's own bytes")
 
 

@@ -137,7 +137,7 @@ class World:
     def change(self, rows: list[T], which: Callable[[T], bool], **changes: Any) -> T:
         """Replace values of the first row that is such a one; what it is now."""
         place = next(n for n, row in enumerate(rows) if which(row))
-        rows[place] = dataclasses.replace(rows[place], **changes)  # type: ignore[type-var]
+        rows[place] = dataclasses.replace(rows[place], **changes)
         return rows[place]
 
     def remove(self, rows: list[T], which: Callable[[T], bool]) -> T:

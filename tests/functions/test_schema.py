@@ -47,7 +47,7 @@ def test_a_function_on_a_database_that_is_not_migrated_waits_for_it(database: st
 
     for noted, said in ((("0001", "0001"), "at migration 0001"), (("9999", "9999"), "before migration 9999")):
         _note(database, *noted)
-        stack.eventually(lambda said=said: said in _ready(function).text, said)  # type: ignore[misc]
+        stack.eventually(lambda said=said: said in _ready(function).text, said)
         ready = _ready(function)
         delivered = httpx.post(function.url, **controls.binary(payload), timeout=30)
         assert [(503, "migration")] * 2 == [(answer.status_code, answer.json()["code"]) for answer in (ready, delivered)]

@@ -96,7 +96,7 @@ def test_a_token_takes_anothers_place_and_no_delivery_is_refused(chain: Chain) -
     steps = (("function", (OLD, NEXT), "source"), ("source", (NEXT, OLD), "function"), ("function", (NEXT,), "source"))
     for number, (name, tokens, witness) in enumerate(steps, 1):
         chain.roll(name, *tokens)
-        stack.eventually(lambda n=number: chain.handled() == 2 * EVENTS * n, "every event to be handled")  # type: ignore[misc]
+        stack.eventually(lambda n=number: chain.handled() == 2 * EVENTS * n, "every event to be handled")
         assert chain.refused(witness) == 0
 
     old = httpx.post(chain.processes["function"].url, timeout=30, **with_token(OLD))

@@ -38,7 +38,7 @@ class Target:
 
     def post(self, client: httpx.Client | None = None, **changes: Any) -> httpx.Response:
         """Send the good request, or what `changes` make of it."""
-        return (client or httpx).post(self.process.url + self.path, timeout=stack.PATIENCE_S, **(self.good() | changes))  # type: ignore[union-attr]
+        return (client or httpx).post(self.process.url + self.path, timeout=stack.PATIENCE_S, **(self.good() | changes))
 
     def request(self, *more: str) -> bytes:
         """The good request as bytes."""

@@ -35,7 +35,7 @@ class Line:
     def published(self) -> list[tuple[str, bytes]]:
         """Id and value of every record, in order."""
         found = topics.records(self._brokers, self.topic)
-        return [(dict(message.headers() or [])["ce_id"].decode(), message.value() or b"") for message in found]  # type: ignore[union-attr]
+        return [(dict(message.headers() or [])["ce_id"].decode(), message.value() or b"") for message in found]
 
     def marked(self) -> list[tuple[str, int]]:
         """Status and attempts of each row, in order."""

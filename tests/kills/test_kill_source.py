@@ -117,7 +117,7 @@ def start(start_mortal: StartMortal, serve: Callable[..., stack.Process], module
 def lives(request: pytest.FixtureRequest, start: Callable[..., Mortal], module_database: stack.TestDatabase, kafka_brokers: str,
           make_topic: MakeTopic, sink: sinks.Sink) -> dict[tuple[str, bool], Life]:  # fmt: skip
     """The life of every source that a chosen test asks for, by its point and whether it was only asked to end."""
-    chosen = [item.callspec.params["case"] for item in request.session.items if _asks(item, request)]  # type: ignore[attr-defined]
+    chosen = [item.callspec.params["case"] for item in request.session.items if _asks(item, request)]
     made = []
     for point, drains in chosen:
         group = Group(kafka_brokers, make_topic(), f"group-{uuid.uuid4().hex[:12]}", sink, sink)

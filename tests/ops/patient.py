@@ -91,7 +91,7 @@ def topic(name: str, parts: Mapping[str, object] | None = None, **settings: str)
         assert of.live is not None
         found = of.live[name]
         changed = {key.replace("_", "."): value for key, value in settings.items()}
-        partitions = tuple(dataclasses.replace(part, **parts) for part in found.partitions) if parts else found.partitions  # type: ignore[arg-type]
+        partitions = tuple(dataclasses.replace(part, **parts) for part in found.partitions) if parts else found.partitions
         return of.with_(live={**of.live, name: dataclasses.replace(found, config={**found.config, **changed}, partitions=partitions)})
 
     return plant

@@ -23,7 +23,7 @@ def server(name: str, value: str) -> Plant:
 
 
 def without_index(name: str) -> Plant:
-    return lambda of: of.with_(indexes={PLACE: [one for one in of.indexes[PLACE] if one.name != name]})  # type: ignore[index]
+    return lambda of: of.with_(indexes={PLACE: [one for one in of.indexes[PLACE] if one.name != name]})
 
 
 def without_topic(of: Facts) -> Facts:

@@ -81,12 +81,12 @@ def test_each_process_says_which_setting_is_wrong_and_keeps_what_it_has(
         letter = httpx.post(f"{routers[fault].url}/assembly-service/{PAID}", content=fault.encode(), timeout=60)
         assert (200, "outbox") == (letter.status_code, letter.json().get("store")), letter.text
         assert httpx.get(f"{routers[fault].url}/ready", timeout=30).status_code == 200
-        stack.eventually(lambda of=relays[fault]: ask(of, "/status")["state"] == "kafka_away", "the relay to notice")  # type: ignore[misc]
+        stack.eventually(lambda of=relays[fault]: ask(of, "/status")["state"] == "kafka_away", "the relay to notice")
         assert httpx.get(f"{relays[fault].url}/ready", timeout=30).status_code == 503
         found = ask(sources[fault], "/sources")["sources"]
         assert all(of["state"] == "starting" and told in of["reason"] for of in found.values()), found
         for process in (relays[fault], sources[fault], routers[fault]):
-            line = stack.eventually(lambda of=process, told=told: said(of, told), f"its error\n{process.text}")[0]  # type: ignore[misc]
+            line = stack.eventually(lambda of=process, told=told: said(of, told), f"its error\n{process.text}")[0]
             assert reason in line["reason"]
             assert line["user"] in line["message"]
             assert planted not in process.text

@@ -16,7 +16,7 @@ class Clock:
 
 
 def gate(clock: Clock, **limits: float) -> Gate:
-    return Gate(config.Settings(**{f"orders_{name}_max": limit for name, limit in limits.items()}), clock)  # type: ignore[arg-type]
+    return Gate(config.Settings(**{f"orders_{name}_max": limit for name, limit in limits.items()}), clock)
 
 
 def admitted(of: Gate, requests: int) -> int:
