@@ -6,6 +6,7 @@ logs        one line per fact, text on a terminal and JSON elsewhere
 masking     what no line and no answer shows: secrets, and what is personal
 errors      the tree of failures; each knows its HTTP status
 failures    what a handler raised, as an error of ours
+ids         ids of what is made here, which begin with their time
 events      the facts that travel: frozen, validated, each made from the last
 shortcut    the short way from a payload to its event, where nothing is odd
 topics      contracts/topics.yaml: topics, consumers, dead-letter topics

@@ -11,9 +11,9 @@ from typing import Annotated, Any, ClassVar, Literal, Protocol, Self, cast
 from pydantic import AfterValidator, AwareDatetime, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 from pydantic_core import ErrorDetails
 
-from shared import errors, masking, shortcut
+from shared import errors, ids, masking, shortcut
 
-# Ids of derived events: UUIDv5 in this namespace, so that a repeat makes the same event. Never to be changed.
+# Ids of derived events are made in this namespace, so that a repeat makes the same event. Never to be changed.
 NAMESPACE = uuid.UUID("6f1d3a52-0c1e-5b0e-9a53-7c2f64d1e8b4")
 AMOUNT_KOPECKS_MAX = 10**15
 KNATIVE_KAFKA_TYPE = "dev.knative.kafka.event"  # what a KafkaSource calls a record without CloudEvents headers
@@ -197,8 +197,8 @@ class _Kind(BaseModel):
 
 
 def derived_id(consumer: str, event_type: str, n: int, cause_id: str) -> str:
-    """The id of the nth event of a type that a consumer makes from the event `cause_id`: a UUIDv5."""
-    return str(uuid.uuid5(NAMESPACE, f"{consumer}/{event_type}/{n}/{cause_id}"))
+    """The id of the nth event of a type that a consumer makes from the event `cause_id`, as `ids.derived` has it."""
+    return ids.derived(NAMESPACE, f"{consumer}/{event_type}/{n}/{cause_id}", cause_id)
 
 
 def read(payload: bytes, kinds: Mapping[str, type[Event]]) -> Event:

@@ -3,12 +3,11 @@
 import asyncio
 import logging
 import time
-import uuid
 from collections.abc import Sequence
 from datetime import UTC, datetime
 
 from functions.orders import faults, idempotency, models, store
-from shared import errors, events, grouping, outbox
+from shared import errors, events, grouping, ids, outbox
 from shared.config import Settings
 from shared.database import Database
 
@@ -79,13 +78,13 @@ class Desk:
             limit = events.AMOUNT_KOPECKS_MAX
             raise faults.InvalidRequest([faults.fault("items", "amount_max", f"the order costs {amount} kopecks, more than {limit}")])
         order = models.Order(
-            id=str(uuid.uuid4()),
+            id=ids.new(),
             user_id=new.user_id,
             status="paid",
             items=[models.OrderedItem(product_id=product, quantity=quantity) for product, quantity in units.items()],
         )
         paid = events.OrderPaid(
-            event_id=str(uuid.uuid4()),
+            event_id=ids.new(),
             occurred_at=datetime.now(UTC),
             order_id=order.id,
             user_id=order.user_id,

@@ -160,7 +160,7 @@ def test_assembly_announces_an_order_as_assembled_when_its_time_is_over(
     )
     event = json.loads(value)
     derived = str(uuid.uuid5(events.NAMESPACE, f"assembly-service/order.assembly.completed/0/{payload['event_id']}"))
-    assert (derived, derived) == (event_id, event["event_id"])
+    assert (derived, derived) == (event_id, event["event_id"])  # the paid event's id begins with no time
     assert ("order.assembly.completed", payload["order_id"].encode(), "pending") == (topic, key, status)
     assert (payload["order_id"], payload["user_id"]) == (event["order_id"], event["user_id"])
     assert 3500 < waits_s <= 3600

@@ -53,6 +53,7 @@ def test_an_order_its_items_and_its_event_are_stored_together(orders: httpx.Clie
     assert row == [topic, order["id"], topic, order["id"].encode(), "orders", "pending"]
     event = json.loads(payload)
     assert str(uuid.UUID(event_id)) == event["event_id"]
+    assert [uuid.UUID(made).version for made in (order["id"], event_id)] == [7, 7]
     assert (event["order_id"], event["user_id"], event["amount"], event["payment_method"]) == (order["id"], "user-1", 30_000, "card")
     assert (headers["ce_id"], headers["traceparent"]) == (event_id, controls.TRACEPARENT)
 
