@@ -27,7 +27,6 @@ from shared import (
     events,
     failures,
     grouping,
-    inbox,
     lease,
     outbox,
     retention,
@@ -38,6 +37,7 @@ from shared.address import Address
 from shared.config import Settings
 from shared.database import Transaction
 from shared.grouping import Outcome
+from shared.inbox import Inbox, judged
 from shared.parking import Parking
 from shared.removal import Removal
 
@@ -152,10 +152,11 @@ class _Transactions:
     """Events whose whole effect is one transaction with their claim."""
 
     def __init__(self, handler: Handler, inbox: str, name: str, settings: Settings) -> None:
-        self._handler, self._inbox, self._name, self._settings = handler, inbox, name, settings
+        self._handler, self._name, self._settings = handler, name, settings
         self.database = database.connect(inbox.removesuffix("_inbox_events"), settings, name)
         self._parking = Parking.of(name, inbox, settings)
         Removal.of_inbox(inbox, settings, name).start()
+        self._inbox = Inbox(inbox)
         self._hint, self._staged = outbox.Hint(self.database), threading.Event()
         self._grouping = grouping.Grouping(self._settle_group, settings)
 
@@ -190,7 +191,7 @@ class _Transactions:
             nonlocal staged
             parked = self._parking.aside(tx, part) if self._parking else {}
             wanted = [event for event in part if event.event_id not in parked] if parked else part
-            claims = inbox.claim(tx, self._inbox, wanted) if wanted else []
+            claims = self._inbox.claim(tx, wanted) if wanted else []
             settled: dict[str, Outcome] = {
                 e.event_id: "done" if claim == "claimed" else claim for e, claim in zip(wanted, claims, strict=True)
             }
@@ -265,8 +266,8 @@ def _handled(handler: Handler, ours: Sequence[events.Event], tx: Transaction) ->
 
 def _repeated(event: events.Event, leader: events.Event, outcome: Outcome) -> Outcome:
     """The outcome of an event whose id came earlier in the same group, with `leader`."""
-    judged = inbox.judged(event, (leader.event_type, leader.order_id))
+    verdict = judged(event, (leader.event_type, leader.order_id))
     if outcome in {"done", "duplicate"}:
-        return "duplicate" if judged == "duplicate" else cast("errors.Refused", judged)
+        return "duplicate" if verdict == "duplicate" else cast("errors.Refused", verdict)
     # The first was not claimed, so nothing is known against this one: the same event shares its fate, another one comes again.
-    return outcome if judged == "duplicate" else errors.Busy("another event with its id is being handled", code="event_id_reused")
+    return outcome if verdict == "duplicate" else errors.Busy("another event with its id is being handled", code="event_id_reused")

@@ -57,7 +57,7 @@ TABLES: dict[str, tuple[Step, ...]] = {
     "pipe": (
         Step("read", READ, "again", "again"),
         Step("settle", SETTLE, "again", "kept"),
-        Step("claim", "shared.inbox:claim", "again", "again"),
+        Step("claim", "shared.inbox:Inbox.claim", "again", "again"),
         Step("handler", "shared.delivery:_handled", "again", "again"),
         Step("stage", "shared.outbox:stage", "again", "again"),
         Step("commit", COMMIT, "again", "kept", since="claim"),

@@ -27,6 +27,7 @@ ALLOWED = {
     ("shared/database.py", "channel"): "the constant outbox.CHANNEL: LISTEN takes no parameters",
     ("ops/doctor/postgres_facts.py", "sql"): "a constant of the file's own, each time: its callers are methods above and below",
     ("shared/inbox.py", "table"): _TABLE,
+    ("shared/inbox.py", "self._table"): _TABLE,
     ("shared/lease.py", "table"): _TABLE,
     ("shared/lease.py", "self._take"): "made of constants and the table when the function starts",
     ("shared/lease.py", "self._held"): "likewise",
