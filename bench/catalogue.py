@@ -18,6 +18,7 @@ def rows() -> list[Row]:
     return [
         ConsumerRow("full_path", "full path, batches, 1 function process", "ours", 1.0, starting.full_path),
         ConsumerRow("full_path_two", "full path, batches, 2 function processes", "ours", 1.0, two),
+        ConsumerRow("full_path_timed", "full path, batches, ids that begin with a time", "ours", 1.0, starting.full_path, timed=True),
         RequestRow("single_64", "our function, single deliveries, 64 in flight", "ours", 0.08, "events", "/", 64, ours),
         RequestRow("single_ordered_8", "our function, single deliveries, ordered, 8 in flight", "ours", 0.03, "events", "/", 8, ours),
         RequestRow("orders_api", "POST /orders, 64 in flight", "ours", 0.03, "orders", "/orders", 64, requests.orders),
@@ -29,5 +30,6 @@ def rows() -> list[Row]:
         RequestRow("one_transaction", "functions-framework, a transaction per event, 64 in flight", "peer", 0.01, "events", "/", 64, one),
         ConsumerRow("hand_loop", "hand-written loop: consume, transaction, commit", "limit", 1.0, peers.hand_loop),
         limits.PostgresRow(),
+        limits.PostgresRow("postgres_alone_timed", "the same, ids that begin with a time", timed=True),
         limits.KafkaRow(),
     ]

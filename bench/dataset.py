@@ -17,24 +17,30 @@ OCCURRED_AT = datetime(2026, 1, 31, 12, 0, 0, 123456, UTC)
 USERS = 10_000
 CLIENT: dict[str, str | int | float | bool] = {"reconnect.backoff.ms": 20, "reconnect.backoff.max.ms": 500, "log_level": 0}
 _FLUSH_S = 120.0
+_FIRST_MS, _PER_MS = int(OCCURRED_AT.timestamp() * 1000), 50
 
 
 @dataclass(frozen=True, slots=True)
 class Dataset:
-    """`count` events of as many orders, each value about `value_bytes` long. Nothing is held: what is asked for is made again."""
+    """`count` events of as many orders, each value about `value_bytes` long. Nothing is held: what is asked for is made again.
+
+    Their ids are chance, which is the most that other producers can ask of an index, or with `timed` as our own processes make them.
+    """
 
     count: int
     seed: int = 1
     value_bytes: int = 0
+    timed: bool = False
 
     def ids(self) -> Iterator[tuple[str, str]]:
         """Event id and order id of each event, in order."""
         chance = random.Random(self.seed)  # noqa: S311  a repeatable sequence, no secret
-        for _ in range(self.count):
-            yield (
-                str(uuid.UUID(int=chance.getrandbits(128), version=4)),
-                str(uuid.UUID(int=chance.getrandbits(128), version=4)),
-            )
+        for n in range(self.count):
+            event_id, order_id = (str(uuid.UUID(int=chance.getrandbits(128), version=4)) for _ in range(2))
+            if self.timed:
+                ms = f"{_FIRST_MS + n // _PER_MS:012x}"
+                event_id, order_id = (f"{ms[:8]}-{ms[8:]}-7{made[15:]}" for made in (event_id, order_id))
+            yield event_id, order_id
 
     def expected(self) -> dict[str, str]:
         """Order id by event id."""

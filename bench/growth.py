@@ -33,9 +33,10 @@ def steps(old_rows: Sequence[int]) -> Iterator[Step]:
     for partitions in (8, 64):
         row = ConsumerRow(f"partitions_{partitions}", "", "ours", 1.0, starting.full_path, partitions=partitions)
         yield Step("partitions", str(partitions), row)
-    for rows in old_rows:
-        row = ConsumerRow(f"rows_{rows}", "", "ours", 1.0, starting.full_path, old_rows=rows)
-        yield Step("rows before", f"{rows:,}", row)
+    for way, ids, timed in (("rows before", "timed", True), ("rows before, random ids", "random", False)):
+        for rows in old_rows:
+            row = ConsumerRow(f"rows_{ids}_{rows}", "", "ours", 1.0, starting.full_path, old_rows=rows, timed=timed)
+            yield Step(way, f"{rows:,}", row)
     for size, share in ((300, 1.0), (30_000, LARGE_SHARE)):
         row = ConsumerRow(f"bytes_{size}", "", "ours", share, starting.full_path, value_bytes=size)
         yield Step("bytes of a value", f"{size:,}", row)

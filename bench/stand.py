@@ -12,7 +12,7 @@ from pathlib import Path
 from confluent_kafka import Consumer, KafkaException, TopicPartition
 from confluent_kafka.admin import AdminClient, NewTopic
 
-from bench.dataset import CLIENT, Dataset, produce
+from bench.dataset import CLIENT, OCCURRED_AT, Dataset, produce
 from bench.processes import BenchError, Process, eventually
 from ops import child, home, kafka, migrations, postgres, roles
 
@@ -148,7 +148,8 @@ class Stand:
             orders = (f"{order_id}\tuser-{n}\tpaid" for n, order_id in enumerate(dataset.order_ids()))
             self.sql("COPY orders (id, user_id, status) FROM STDIN", name, orders)
             if old_rows:
-                self.sql(_OLD_ROWS.format(rows=old_rows), name)
+                made = "uuidv7(created_at - now())" if dataset.timed else "gen_random_uuid()"
+                self.sql(_OLD_ROWS.format(rows=old_rows, made=made, before=OCCURRED_AT), name)
             if filled:
                 self.sql(filled, name)
             self.sql("VACUUM ANALYZE", name)
@@ -158,9 +159,10 @@ class Stand:
 
 _OLD_ROWS = """
 INSERT INTO orders (id, user_id, status, created_at)
-SELECT gen_random_uuid(), 'old-' || n % 100000, 'assembled', now() - n * interval '1 second' FROM generate_series(1, {rows}) AS n;
+SELECT {made}, 'old-' || n % 100000, 'assembled', created_at
+FROM generate_series({rows}, 1, -1) AS n, LATERAL (SELECT timestamptz '{before}' - n * interval '1 second' AS created_at) AS moment;
 INSERT INTO order_inbox_events (event_id, event_type, occurred_at, order_id, received_at)
-SELECT gen_random_uuid(), 'order.assembly.completed', created_at, id, created_at FROM orders WHERE status = 'assembled';
+SELECT {made}, 'order.assembly.completed', created_at, id, created_at FROM orders WHERE status = 'assembled';
 """
 
 

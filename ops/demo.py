@@ -217,7 +217,7 @@ def _shown(orders: list[_Seen], poison: _Poison) -> Iterator[Any]:
 def _table(orders: list[_Seen], poison: _Poison) -> Table:
     table = Table("order", *_STEPS, show_edge=False)
     for order in orders:
-        table.add_row(f"{order.order_id[:8]}…", *("…" if at is None else f"{at:.1f} s" for at in order.steps))
+        table.add_row(f"…{order.order_id[-8:]}", *("…" if at is None else f"{at:.1f} s" for at in order.steps))
     table.add_section()
     table.add_row("poison record", *[""] * 3, f"{len(poison.letters)} of {len(poison.wanted)} letters", style="yellow")
     return table

@@ -1,4 +1,7 @@
-"""`python -m bench.limits.postgres_alone COUNT WARM_UP`: the same statement on two connections at once, its parameters made before."""
+"""`python -m bench.limits.postgres_alone COUNT WARM_UP random|timed`: the same statement on two connections at once.
+
+Its parameters are made before. The last argument says how the ids are made.
+"""
 
 import asyncio
 import json
@@ -19,9 +22,9 @@ TYPE = "order.assembly.completed"
 Parameters = tuple[list[str], list[str], list[object], list[str]]
 
 
-async def main(count: int, warm_up: int) -> dict[str, float]:
+async def main(count: int, warm_up: int, *, timed: bool) -> dict[str, float]:
     """When it began and ended, in seconds since 1970."""
-    ids = list(Dataset(count + warm_up).ids())
+    ids = list(Dataset(count + warm_up, timed=timed).ids())
     connections = [await asyncpg.connect(os.environ["DSN"]) for _ in range(CONNECTIONS)]
     started_at = ended_at = 0.0
     for part in (ids[:warm_up], ids[warm_up:]):
@@ -47,4 +50,4 @@ def _parameters(batch: list[tuple[str, str]]) -> Parameters:
 
 
 if __name__ == "__main__":
-    print(json.dumps(uvloop.run(main(int(sys.argv[1]), int(sys.argv[2])))))  # noqa: T201  its result
+    print(json.dumps(uvloop.run(main(int(sys.argv[1]), int(sys.argv[2]), timed=sys.argv[3] == "timed"))))  # noqa: T201  its result

@@ -48,6 +48,7 @@ class ConsumerRow:
     partitions: int = 8
     old_rows: int = 0
     value_bytes: int = 0
+    timed: bool = False  # ids as our processes make them
     filled: str = ""  # statements that fill the database further
     ended: Callable[[Job], None] = field(default=lambda _job: None, compare=False)
     looks: list[Meter] = field(default_factory=list, compare=False)  # the last run's
@@ -55,7 +56,7 @@ class ConsumerRow:
     def measure(self, stand: Stand, events: int) -> Measured:
         """Consume the topic once."""
         measured, warm_up = sizes(events, self.share)
-        dataset = Dataset(measured + warm_up, value_bytes=self.value_bytes)
+        dataset = Dataset(measured + warm_up, value_bytes=self.value_bytes, timed=self.timed)
         topic = stand.loaded_topic(dataset, self.partitions)
         with (
             stand.database(dataset, self.old_rows, self.filled) as database,
@@ -77,7 +78,9 @@ class ConsumerRow:
         return Measured(measured, end - start, meter.cpu_s(start, end), meter.rss_mib(start, end), wrong)
 
     def waits(self, stand: Stand, per_second: float | None, seconds: float) -> Waits | None:
-        """From handing an event to Kafka's client to its row being visible in PostgreSQL."""
+        """From handing an event to Kafka's client to its row being visible in PostgreSQL. None for what a wait does not depend on."""
+        if self.timed:
+            return None
         topic = stand.topic(self.partitions)
         load = 0 if per_second is None else round(per_second * seconds * 1.5)
         dataset = Dataset(load + probe.EVENTS_MAX)

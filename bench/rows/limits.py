@@ -21,14 +21,16 @@ class PostgresRow:
     title: str = "PostgreSQL alone, 2 connections, batches of 500"
     kind: Kind = "limit"
     share: float = 1.0
+    timed: bool = False
 
     def measure(self, stand: Stand, events: int) -> Measured:
         """Apply all events."""
         measured, warm_up = sizes(events, self.share)
-        dataset = Dataset(measured + warm_up)
+        dataset = Dataset(measured + warm_up, timed=self.timed)
         with stand.database(dataset) as database:
             env = {"DSN": stand.dsn(database, ROLE)}
-            program = stand.process("client", python("bench.limits.postgres_alone", str(measured), str(warm_up)), env)
+            ids = "timed" if self.timed else "random"
+            program = stand.process("client", python("bench.limits.postgres_alone", str(measured), str(warm_up), ids), env)
             meter = Meter({"client": program.pid, "postgres": stand.postgres.pid})
             try:
                 told = program.result(LIMIT_S)

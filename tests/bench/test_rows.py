@@ -1,5 +1,6 @@
 """A row is measured on real servers, and what is done to its result behind its back is found."""
 
+import uuid
 from collections.abc import Iterator
 
 import pytest
@@ -22,11 +23,27 @@ def servers() -> Iterator[Stand]:
 
 def test_the_full_path_and_the_relay_do_all_of_it_once(servers: Stand) -> None:
     rows = {row.name: row for row in catalogue.rows()}
-    for name in ("full_path", "relay"):
+    for name in ("full_path", "full_path_timed", "relay"):
         measured = rows[name].measure(servers, EVENTS)
         assert [] == measured.faults
         assert sizes(EVENTS, rows[name].share)[0] == measured.events
         assert measured.cpu_s.keys() == measured.rss_mib.keys() >= {"postgres", "kafka"}
+
+
+def test_ids_are_chance_or_begin_with_a_time_that_goes_on_from_that_of_old_rows(servers: Stand) -> None:
+    for timed, version in ((False, 4), (True, 7)):
+        dataset = Dataset(1000, timed=timed)
+        ids = [made for pair in dataset.ids() for made in pair]
+        assert (len(set(ids)), {uuid.UUID(made).version for made in ids}) == (2000, {version})
+        assert list(dataset.ids()) == list(dataset.ids())
+        times = [made[:13] for made in ids]
+        assert (times == sorted(times)) == timed
+        with servers.database(dataset, old_rows=50) as name:
+            [[before, found]] = servers.sql(
+                f"SELECT count(*) FILTER (WHERE event_id < '{min(ids)}'), count(*) FROM order_inbox_events", name
+            )
+        assert (int(before) == 50) == timed
+        assert int(found) == 50
 
 
 def test_a_row_that_is_lost_in_the_database_is_found(servers: Stand) -> None:
