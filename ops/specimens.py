@@ -3,7 +3,6 @@
 import base64
 import json
 import re
-import uuid
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any, TypeAlias
@@ -14,7 +13,7 @@ from cloudevents.http import CloudEvent, from_dict
 from pydantic import ValidationError
 
 from ops import records
-from shared import events
+from shared import events, ids
 
 STRUCTURED, BATCH = "application/cloudevents+json", "application/cloudevents-batch+json"
 Event: TypeAlias = CloudEvent  # for those who hold one: the SDK is imported here only
@@ -107,7 +106,7 @@ def _fault(name: str, value: str) -> str | None:
 
 def _payload(model: type[events.Event], given: Mapping[str, str]) -> dict[str, Any]:
     properties = model.model_json_schema()["properties"]
-    made: dict[str, Any] = {"event_type": model.TYPE, "event_version": 1, "event_id": str(uuid.uuid4()), "order_id": str(uuid.uuid4())}
+    made: dict[str, Any] = {"event_type": model.TYPE, "event_version": 1, "event_id": ids.new(), "order_id": ids.new()}
     made |= {"occurred_at": datetime.now(UTC).isoformat().replace("+00:00", "Z")}
     made |= {name: _EXAMPLES.get(name) or _example(field) for name, field in properties.items() if name not in made}
     for path, text in given.items():
