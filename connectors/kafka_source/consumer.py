@@ -89,7 +89,8 @@ class Reader(threading.Thread):
             "isolation.level": "read_committed",
             "enable.partition.eof": True,  # the end may lie behind records that never come: transactions
             "topic.metadata.refresh.interval.ms": 5000,
-            # Longer than it takes to ask who coordinates the group, behind a fetch that waits for 0.5 s. A commit whose connection was cut
+            "fetch.wait.max.ms": 100,  # what is resumed waits until the fetch of the partitions that were open has its answer
+            # Longer than it takes to ask who coordinates the group, behind a fetch that waits for 0.1 s. A commit whose connection was cut
             # would else be in the queue of the connection that the answer closes, fail with it, and have the question asked again, over and
             # over (40 s were seen) and without a heartbeat (https://github.com/confluentinc/librdkafka/issues/3645).
             "retry.backoff.ms": 1000,
@@ -109,7 +110,8 @@ class Reader(threading.Thread):
         busy = any(not p.idle or p.mark.offset > p.committed.offset for p in partitions.values())
         message = self._consumer.poll(POLL_BUSY_S if busy else POLL_IDLE_S)
         if message is not None:
-            self._hand_over([message, *self._consumer.consume(self._poll_records, 0)])
+            most = min(self._poll_records, self._pump.share(len(partitions))) if self._pump.overcrowded else self._poll_records
+            self._hand_over([message, *self._consumer.consume(most, 0)])
         if self.assignment.commits.refused:
             self.assignment.commits.repeat_refused(partitions)
         self.assignment.commits.make(self._consumer, partitions.values())
@@ -134,6 +136,7 @@ class Reader(threading.Thread):
                 partition = partitions.get((message.topic(), number))  # type: ignore[arg-type]  # None only on an error
             if partition is None:
                 continue  # revoked between its arrival and now
+            partition.had_its_turn = True
             offset: int = message.offset()  # type: ignore[assignment]
             if offset < partition.expected:
                 partition = self.assignment.replaced(partition)
@@ -188,13 +191,17 @@ class Reader(threading.Thread):
         while ((full := self._full(partitions)) or self._crowded(partitions)) and time.monotonic() < until:
             self.assignment.commits.make(self._consumer, partitions)
             self._ended.wait(0.004)
-        # A function that is much slower than its topic would else have all of it in our memory that records_ahead_max allows.
-        self._pause([p for p in partitions if not p.paused] if self._pump.overcrowded else full)
+        # A function that is much slower than its topic would else have all of it in our memory that records_ahead_max allows. Kafka's
+        # client begins with the same partition after each pause. So what has brought nothing since then stays open until it has, or the
+        # last ones would never have their turn.
+        self._pause([p for p in partitions if not p.paused and p.had_its_turn] if self._pump.overcrowded else full)
         room = [p for p in partitions if p.paused and not p.full(max(1, self._ahead_max // 2))]
         if room and self._pump.roomy:
             self._consumer.resume([TopicPartition(p.topic, p.number) for p in room])
             for partition in room:
                 partition.paused = False
+            for partition in partitions:
+                partition.had_its_turn = False
 
     def _crowded(self, partitions: list[Partition]) -> bool:
         return self._pump.crowded and not all(p.paused for p in partitions)

@@ -36,6 +36,7 @@ class Partition:
         self.arrived = 0
         self.arrived_bytes = 0
         self.paused = False
+        self.had_its_turn = False  # whether it has brought records since partitions were last resumed
         self.high: int | None = None
         # the event loop
         self.mark = self.committed

@@ -16,6 +16,7 @@ log = logging.getLogger(__name__)
 
 Group = tuple[list[Record], list[bytes]]  # records, and what they are as elements where they go as a batch
 _READY_MIN = 500
+_SHARE_MIN = 50
 
 
 class Pump:
@@ -67,6 +68,10 @@ class Pump:
     def overcrowded(self) -> bool:
         """Whether twice as much is ready: the function is slower than the topic, and waiting for a moment does not help."""
         return len(self._lanes.ready) >= 2 * self._enough
+
+    def share(self, partitions: int) -> int:
+        """How many records one of so many partitions may bring while it is overcrowded: so many in all as would make it that."""
+        return max(_SHARE_MIN, 2 * self._enough // max(1, partitions))
 
     @property
     def roomy(self) -> bool:

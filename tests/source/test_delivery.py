@@ -1,10 +1,12 @@
 """What is delivered, in which order, and what is committed."""
 
+import collections
 import threading
 import time
 from base64 import b64decode
 
 from tests import stack
+from tests.conftest import MakeTopic
 from tests.source import sinks
 from tests.source.conftest import Group, StartSource
 
@@ -182,6 +184,19 @@ def test_the_shared_token_is_sent(group: Group, start_source: StartSource) -> No
     group.wait_committed(1)
     assert group.sink.requests[0].headers["authorization"] == f"Bearer {FIRST}"
     assert group.letters.requests[0].headers["authorization"] == f"Bearer {FIRST}"
+
+
+def test_a_slow_function_hears_of_every_partition(group: Group, make_topic: MakeTopic, start_source: StartSource) -> None:
+    """Each has more than is ever held in memory, and none waits until the others are empty."""
+    group.topic = make_topic(partitions=4)
+    for partition in range(4):
+        group.produce(*(b'{"n": %d}' % n for n in range(6000)), partition=partition)
+    group.sink.script = sinks.each(lambda _: sinks.Reply(200, {"outcome": "done"}, after_s=0.02))
+    start_source(group, size=20, flight=2)
+    stack.eventually(lambda: len(group.sink.events) >= 8000, "a third of them")
+    heard = collections.Counter(event.attributes["knativekafkapartition"] for event in group.sink.events[:8000])
+    assert len(heard) == 4, heard
+    assert min(heard.values()) >= 20, heard
 
 
 def test_paused_by_hand(group: Group, start_source: StartSource) -> None:

@@ -33,6 +33,7 @@ def trickle(wide: Group) -> Iterator[list[int]]:
                 first = len(numbers)
                 wide.produce(*(b'{"n": %d}' % n for n in range(first, first + 10)), partition=partition)
                 numbers.extend(range(first, first + 10))
+            end.wait(0.05)  # the function keeps pace, so that what is waited for comes soon
 
     thread = threading.Thread(target=produce)
     thread.start()
