@@ -136,7 +136,6 @@ class Reader(threading.Thread):
                 partition = partitions.get((message.topic(), number))  # type: ignore[arg-type]  # None only on an error
             if partition is None:
                 continue  # revoked between its arrival and now
-            partition.had_its_turn = True
             offset: int = message.offset()  # type: ignore[assignment]
             if offset < partition.expected:
                 partition = self.assignment.replaced(partition)
@@ -201,7 +200,7 @@ class Reader(threading.Thread):
             for partition in room:
                 partition.paused = False
             for partition in partitions:
-                partition.had_its_turn = False
+                partition.begin_turn()
 
     def _crowded(self, partitions: list[Partition]) -> bool:
         return self._pump.crowded and not all(p.paused for p in partitions)

@@ -36,7 +36,7 @@ class Partition:
         self.arrived = 0
         self.arrived_bytes = 0
         self.paused = False
-        self.had_its_turn = False  # whether it has brought records since partitions were last resumed
+        self._turn_from = 0
         self.high: int | None = None
         # the event loop
         self.mark = self.committed
@@ -67,6 +67,15 @@ class Partition:
             settled += 1
         if settled != self.mark.settled:
             self.mark = Mark(pending[0].offset if pending else self._position, settled)
+
+    def begin_turn(self) -> None:
+        """Partitions are resumed: each is to bring records once before any is paused."""
+        self._turn_from = self.arrived
+
+    @property
+    def had_its_turn(self) -> bool:
+        """Whether it has brought records since partitions were last resumed."""
+        return self.arrived > self._turn_from
 
     @property
     def ahead(self) -> int:
