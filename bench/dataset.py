@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 
 from confluent_kafka import KafkaError, Message, Producer
 
-from shared import events
+from shared import events, ids
 
 OCCURRED_AT = datetime(2026, 1, 31, 12, 0, 0, 123456, UTC)
 USERS = 10_000
@@ -36,11 +36,12 @@ class Dataset:
         """Event id and order id of each event, in order."""
         chance = random.Random(self.seed)  # noqa: S311  a repeatable sequence, no secret
         for n in range(self.count):
-            event_id, order_id = (str(uuid.UUID(int=chance.getrandbits(128), version=4)) for _ in range(2))
+            event_id, order_id = (uuid.UUID(int=chance.getrandbits(128), version=4) for _ in range(2))
             if self.timed:
-                ms = f"{_FIRST_MS + n // _PER_MS:012x}"
-                event_id, order_id = (f"{ms[:8]}-{ms[8:]}-7{made[15:]}" for made in (event_id, order_id))
-            yield event_id, order_id
+                ms = _FIRST_MS + n // _PER_MS
+                yield ids.at(ms, event_id), ids.at(ms, order_id)
+            else:
+                yield str(event_id), str(order_id)
 
     def expected(self) -> dict[str, str]:
         """Order id by event id."""

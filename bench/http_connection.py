@@ -17,23 +17,22 @@ class Load(Protocol):
 class Connection(asyncio.Protocol):
     """One connection; `number` and `sent_at` are of the request on it, the second as its load says."""
 
+    _transport: asyncio.Transport  # from connection_made on, which comes before all else
+
     def __init__(self, load: Load) -> None:
         self._load, self._heard = load, b""
         self.number, self.sent_at = -1, 0.0
-        self._transport: asyncio.Transport | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast("asyncio.Transport", transport)
 
     def send(self, request: bytes, sent_at: float, number: int = -1) -> None:
         """Send a request; the one before has its answer."""
-        assert self._transport is not None  # noqa: S101  for the type checker
         self.number, self.sent_at = number, sent_at
         self._transport.write(request)
 
     def close(self) -> None:
         """End it."""
-        assert self._transport is not None  # noqa: S101  for the type checker
         self._transport.close()
 
     def data_received(self, data: bytes) -> None:

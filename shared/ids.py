@@ -14,8 +14,13 @@ _TIME = len("019afb04-c1a2")  # 48 bits of ms since 1970 (RFC 9562, section 5.7)
 
 def new() -> str:
     """A UUIDv7: 48 bits of time and 74 of chance."""
-    ms = f"{time.time_ns() // 1_000_000:012x}"
-    return f"{ms[:8]}-{ms[8:]}-7{str(uuid.uuid4())[_TIME + 2 :]}"
+    return at(time.time_ns() // 1_000_000, uuid.uuid4())
+
+
+def at(ms: int, chance: uuid.UUID) -> str:
+    """The UUIDv7 of the moment `ms` since 1970, whose chance is that of the UUIDv4 `chance`."""
+    moment = f"{ms:012x}"
+    return f"{moment[:8]}-{moment[8:]}-7{str(chance)[_TIME + 2 :]}"
 
 
 def derived(namespace: uuid.UUID, name: str, cause_id: str) -> str:
